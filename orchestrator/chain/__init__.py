@@ -54,7 +54,7 @@ class Cursor:
 
 @dataclass(frozen=True, kw_only=True)
 class RawEvent:
-    """One contract event as the chain stores it; `index` counts the contract events in its block."""
+    """One contract event as the chain stores it; `index` counts contract events in its block."""
 
     contract: bytes
     topics: tuple[bytes, ...]
