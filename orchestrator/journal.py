@@ -1,0 +1,586 @@
+"""
+What the orchestrator writes down about each job, in one SQLite file of mode 0600.
+
+The chain is the truth and the journal comes second: it saves work after a restart, and keeps what
+the chain does not know (why something was refused, what a worker signed before, which workers are
+no longer believed). Rules that this module keeps:
+
+* A journal belongs to one format, one genesis and one contract; anything else is a `JournalError`.
+* One process has it open at a time.
+* Every method is one transaction. A killed process loses nothing that was returned; losing power
+  may lose the last moments, which the chain then tells again.
+* No payload, result or key is ever written to it.
+"""
+
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Row,
+    String,
+    Table,
+    create_engine,
+    delete,
+    event,
+    func,
+    select,
+)
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import StaticPool
+
+from orchestrator.errors import JournalError
+from orchestrator.models import JobId, Outcome, WorkerId
+
+__all__ = [
+    "JobRecord",
+    "JobState",
+    "Journal",
+    "PageChanges",
+    "Refusal",
+    "SeenStatement",
+    "Usage",
+]
+
+VERSION = 1
+MAX_JOB_ID = (1 << 63) - 1  # what an integer of SQLite holds; a contract counts from 1
+
+_METADATA = MetaData()
+_META = Table(
+    "meta",
+    _METADATA,
+    Column("one", Integer, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("genesis_hash", LargeBinary, nullable=False),
+    Column("contract", LargeBinary, nullable=False),
+    Column("cursor_block", Integer, nullable=False),
+    Column("cursor_index", Integer, nullable=False),
+)
+_JOBS = Table(
+    "jobs",
+    _METADATA,
+    Column("job_id", Integer, primary_key=True),
+    Column("owner", LargeBinary, nullable=False),
+    Column("payload_hash", LargeBinary, nullable=False),
+    Column("workers", String, nullable=False),
+    Column("created_at", Integer, nullable=False),
+    Column("deadline", Integer, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("state", String, nullable=False, index=True),
+    Column("code", String, nullable=False),
+    Column("dispatched", String, nullable=False),
+    Column("rounds", Integer, nullable=False),
+    Column("seen_at", Integer, nullable=False),
+    Column("updated_at", Integer, nullable=False),
+)
+_REFUSALS = Table(
+    "refusals",
+    _METADATA,
+    Column("job_id", Integer, primary_key=True),
+    Column("worker", Integer, primary_key=True),
+    Column("code", String, primary_key=True),
+    Column("detail", String, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("first_at", Integer, nullable=False),
+    Column("last_at", Integer, nullable=False),
+)
+_STATEMENTS = Table(
+    "statements",
+    _METADATA,
+    Column("job_id", Integer, primary_key=True),
+    Column("worker", Integer, primary_key=True),
+    Column("outcome", Integer, nullable=False),
+    Column("result_hash", LargeBinary, nullable=False),
+    Column("units", String, nullable=False),
+    Column("started_at", String, nullable=False),
+    Column("finished_at", String, nullable=False),
+    Column("issued_at", String, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+)
+_DISTRUSTED = Table(
+    "distrusted",
+    _METADATA,
+    Column("worker", Integer, primary_key=True),
+    Column("code", String, nullable=False),
+    Column("evidence", String, nullable=False),
+    Column("at", Integer, nullable=False),
+)
+_USAGE = Table(
+    "usage",
+    _METADATA,
+    Column("day", Integer, primary_key=True),
+    Column("owner", LargeBinary, primary_key=True),
+    Column("jobs", Integer, nullable=False),
+    Column("bytes", Integer, nullable=False),
+)
+
+
+class JobState(Enum):
+    """Where a job stands for this orchestrator; the last eight are closed and never change."""
+
+    DEFERRED = "deferred"
+    ADMITTED = "admitted"
+    DISPATCHED = "dispatched"
+    VERIFIED = "verified"
+    ATTESTED = "attested"
+    REFUSED = "refused"
+    PROCESSED = "processed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    PURGED = "purged"
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more is done about the job."""
+        return self in _CLOSED
+
+
+_CLOSED = frozenset(
+    {
+        JobState.REFUSED,
+        JobState.PROCESSED,
+        JobState.FAILED,
+        JobState.CANCELLED,
+        JobState.EXPIRED,
+        JobState.PURGED,
+    }
+)
+_OPEN = frozenset(set(JobState) - _CLOSED - {JobState.DEFERRED})
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
+    """
+    One job's row; `code` is why it is where it is, empty when nothing went wrong.
+
+    `dispatched` lists the workers that may hold the job's bytes.
+    """
+
+    job_id: JobId
+    owner: bytes
+    payload_hash: bytes
+    workers: tuple[WorkerId, ...]
+    created_at: int
+    deadline: int
+    size: int
+    state: JobState
+    seen_at: int
+    updated_at: int
+    code: str = ""
+    dispatched: tuple[WorkerId, ...] = ()
+    rounds: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Something refused about a job; `worker` is 0 when no worker had a part in it."""
+
+    job_id: JobId
+    worker: WorkerId
+    code: str
+    detail: str
+    count: int
+    first_at: int
+    last_at: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeenStatement:
+    """A statement that a worker has signed about a job, as first seen; its signature verified."""
+
+    job_id: JobId
+    worker: WorkerId
+    outcome: Outcome
+    result_hash: bytes
+    units: int
+    started_at: int
+    finished_at: int
+    issued_at: int
+    signature: bytes
+
+    def conflicts_with(self, other: "SeenStatement") -> bool:
+        """Whether the two say different things about one job (protocol 4: times of issue apart)."""
+        return (self.outcome, self.result_hash, self.units, self.started_at, self.finished_at) != (
+            other.outcome,
+            other.result_hash,
+            other.units,
+            other.started_at,
+            other.finished_at,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What was admitted of one owner on one day."""
+
+    jobs: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageChanges:
+    """What one page of events changes, written together with the cursor behind it."""
+
+    cursor: tuple[int, int]
+    records: Sequence[JobRecord] = ()
+    usage: Mapping[tuple[int, bytes], Usage] = field(default_factory=dict)
+
+
+class Journal:
+    """
+    The journal in the file *path*, made when there is none.
+
+    Raises:
+        JournalError: The file is not a journal, is damaged, is in use, can't be
+            written, or belongs to another version, genesis or contract.
+    """
+
+    def __init__(self, path: Path, *, genesis_hash: bytes, contract: bytes) -> None:
+        self._path = path
+        self._lock = _locked(path)
+        try:
+            self._open(genesis_hash, contract)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _open(self, genesis_hash: bytes, contract: bytes) -> None:
+        # Made by us first, so that nobody else can read it at any time. SQLite gives
+        # its side files the same mode.
+        os.close(_opened(self._path, os.O_RDWR | os.O_CREAT))
+        self._engine = create_engine(
+            "sqlite://",
+            creator=lambda: sqlite3.connect(
+                self._path, timeout=5, check_same_thread=False, isolation_level=None
+            ),
+            poolclass=StaticPool,
+        )
+        event.listen(self._engine, "connect", _configure)
+        event.listen(self._engine, "begin", _begin)
+        try:
+            with self._transaction() as connection:
+                self._check_identity(connection, genesis_hash, contract)
+        except BaseException:
+            self._engine.dispose()
+            raise
+
+    def _check_identity(self, connection: Connection, genesis: bytes, contract: bytes) -> None:
+        version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one()
+        if version == 0 and tables == 0:
+            _METADATA.create_all(connection)
+            connection.execute(
+                insert(_META).values(
+                    one=1,
+                    version=VERSION,
+                    genesis_hash=genesis,
+                    contract=contract,
+                    cursor_block=0,
+                    cursor_index=-1,
+                )
+            )
+            connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
+            return
+        if version != VERSION:
+            raise JournalError(
+                f"journal {self._path} has format version {version}, this program reads {VERSION}"
+            )
+        row = connection.execute(select(_META)).one()
+        for name, found, expected in (
+            ("genesis", row.genesis_hash, genesis),
+            ("contract", row.contract, contract),
+        ):
+            if found != expected:
+                raise JournalError(
+                    f"journal {self._path} belongs to {name} 0x{found.hex()}, "
+                    f"this orchestrator works for 0x{expected.hex()}"
+                )
+
+    def close(self) -> None:
+        """Close the file; the journal is of no use afterwards."""
+        self._engine.dispose()
+        os.close(self._lock)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            reason = getattr(error, "orig", None) or error
+            raise JournalError(f"journal {self._path} can't be used: {reason}") from error
+
+    # What has been seen
+
+    def cursor(self) -> tuple[int, int]:
+        """The block and index up to which events have been seen."""
+        with self._transaction() as connection:
+            row = connection.execute(select(_META.c.cursor_block, _META.c.cursor_index)).one()
+        return (row.cursor_block, row.cursor_index)
+
+    def write_page(self, changes: PageChanges) -> None:
+        """Write what a page of events changes, and the cursor behind it, all or nothing."""
+        with self._transaction() as connection:
+            _upsert_records(connection, changes.records)
+            for (day, owner), usage in changes.usage.items():
+                row = {"day": day, "owner": owner, "jobs": usage.jobs, "bytes": usage.bytes}
+                connection.execute(
+                    insert(_USAGE)
+                    .values(row)
+                    .on_conflict_do_update(index_elements=["day", "owner"], set_=row)
+                )
+            block, index = changes.cursor
+            connection.execute(_META.update().values(cursor_block=block, cursor_index=index))
+
+    def usage(self, day: int, owner: bytes) -> Usage:
+        """What was admitted of *owner* on *day* (days since the epoch)."""
+        with self._transaction() as connection:
+            row = connection.execute(
+                select(_USAGE.c.jobs, _USAGE.c.bytes).where(
+                    _USAGE.c.day == day, _USAGE.c.owner == owner
+                )
+            ).one_or_none()
+        return Usage() if row is None else Usage(jobs=row.jobs, bytes=row.bytes)
+
+    # Jobs
+
+    def save(self, records: Iterable[JobRecord]) -> None:
+        """Write the rows as they are now."""
+        with self._transaction() as connection:
+            _upsert_records(connection, records)
+
+    def record(self, job_id: JobId) -> JobRecord | None:
+        """Return the job's row, `None` when the job was never seen."""
+        found = self.records([job_id])
+        return found[0] if found else None
+
+    def records(self, job_ids: Sequence[JobId]) -> list[JobRecord]:
+        """Return the rows of those of the jobs that were seen."""
+        with self._transaction() as connection:
+            rows = connection.execute(select(_JOBS).where(_JOBS.c.job_id.in_(job_ids))).all()
+        return [_record(row) for row in rows]
+
+    def open_records(self, *, after: JobId = 0, limit: int = 1_000) -> list[JobRecord]:
+        """Return rows of jobs that still need something, by id."""
+        return self._in_states(_OPEN, after, limit)
+
+    def deferred_records(self, *, after: JobId = 0, limit: int = 1_000) -> list[JobRecord]:
+        """Return rows of jobs that wait for another day's allowance, by id."""
+        return self._in_states({JobState.DEFERRED}, after, limit)
+
+    def _in_states(self, states: Iterable[JobState], after: JobId, limit: int) -> list[JobRecord]:
+        names = sorted(state.value for state in states)
+        with self._transaction() as connection:
+            rows = connection.execute(
+                select(_JOBS)
+                .where(_JOBS.c.state.in_(names), _JOBS.c.job_id > after)
+                .order_by(_JOBS.c.job_id)
+                .limit(limit)
+            ).all()
+        return [_record(row) for row in rows]
+
+    def counts(self) -> dict[JobState, int]:
+        """How many jobs are in each state."""
+        with self._transaction() as connection:
+            rows = connection.execute(
+                select(_JOBS.c.state, func.count()).group_by(_JOBS.c.state)
+            ).all()
+        return {JobState(state): count for state, count in rows}
+
+    # Refusals
+
+    def add_refusal(
+        self, *, job_id: JobId, worker: WorkerId, code: str, detail: str, at: int
+    ) -> None:
+        """Write down that something was refused; the same again only counts."""
+        row = {
+            "job_id": _checked(job_id),
+            "worker": worker,
+            "code": code,
+            "detail": detail[:500],
+            "count": 1,
+            "first_at": at,
+            "last_at": at,
+        }
+        with self._transaction() as connection:
+            connection.execute(
+                insert(_REFUSALS)
+                .values(row)
+                .on_conflict_do_update(
+                    index_elements=["job_id", "worker", "code"],
+                    set_={
+                        "detail": row["detail"],
+                        "count": _REFUSALS.c.count + 1,
+                        "last_at": at,
+                    },
+                )
+            )
+
+    def refusals(self, job_id: JobId) -> list[Refusal]:
+        """Return what was refused about the job, in the order it happened first."""
+        with self._transaction() as connection:
+            rows = connection.execute(
+                select(_REFUSALS)
+                .where(_REFUSALS.c.job_id == job_id)
+                .order_by(_REFUSALS.c.first_at, _REFUSALS.c.worker, _REFUSALS.c.code)
+            ).all()
+        return [Refusal(**row._mapping) for row in rows]  # noqa: SLF001  # SQLAlchemy's public name
+
+    # Statements and trust
+
+    def remember_statement(self, statement: SeenStatement) -> SeenStatement:
+        """Return the first statement seen of this worker about this job, *statement* if none."""
+        row = {
+            **vars(statement),
+            "job_id": _checked(statement.job_id),
+            "outcome": int(statement.outcome),
+            # Times and units are u64, which an integer of SQLite can't hold.
+            **{name: str(getattr(statement, name)) for name in _U64},
+        }
+        with self._transaction() as connection:
+            added = connection.execute(insert(_STATEMENTS).values(row).on_conflict_do_nothing())
+            if added.rowcount == 1:
+                return statement
+            found = connection.execute(
+                select(_STATEMENTS).where(
+                    _STATEMENTS.c.job_id == statement.job_id,
+                    _STATEMENTS.c.worker == statement.worker,
+                )
+            ).one()
+        return _seen(found)
+
+    def statements(self, job_ids: Sequence[JobId]) -> list[SeenStatement]:
+        """Return the statements first seen about these jobs."""
+        with self._transaction() as connection:
+            rows = connection.execute(
+                select(_STATEMENTS).where(_STATEMENTS.c.job_id.in_(job_ids))
+            ).all()
+        return [_seen(row) for row in rows]
+
+    def distrust(self, *, worker: WorkerId, code: str, evidence: object, at: int) -> bool:
+        """Take a worker off the trusted list for good; whether it was still on it."""
+        row = {"worker": worker, "code": code, "evidence": json.dumps(evidence), "at": at}
+        with self._transaction() as connection:
+            added = connection.execute(insert(_DISTRUSTED).values(row).on_conflict_do_nothing())
+        return added.rowcount == 1
+
+    def distrusted(self) -> dict[WorkerId, str]:
+        """Return the workers that are no longer believed, and why."""
+        with self._transaction() as connection:
+            rows = connection.execute(select(_DISTRUSTED.c.worker, _DISTRUSTED.c.code)).all()
+        return {row.worker: row.code for row in rows}
+
+    def evidence(self, worker: WorkerId) -> object:
+        """Return what the worker was taken off the list for, `None` if it was not."""
+        with self._transaction() as connection:
+            text = connection.execute(
+                select(_DISTRUSTED.c.evidence).where(_DISTRUSTED.c.worker == worker)
+            ).scalar_one_or_none()
+        return None if text is None else json.loads(text)
+
+    def prune(self, *, before: int) -> int:
+        """Forget jobs closed before *before* (ms) and all about them; how many they were."""
+        old = select(_JOBS.c.job_id).where(
+            _JOBS.c.state.in_([state.value for state in _CLOSED]), _JOBS.c.updated_at < before
+        )
+        with self._transaction() as connection:
+            for table in (_REFUSALS, _STATEMENTS):
+                connection.execute(delete(table).where(table.c.job_id.in_(old)))
+            removed = connection.execute(delete(_JOBS).where(_JOBS.c.job_id.in_(old)))
+            connection.execute(delete(_USAGE).where(_USAGE.c.day < before // 86_400_000))
+        return removed.rowcount
+
+
+_U64 = ("units", "started_at", "finished_at", "issued_at")
+
+
+def _opened(path: Path, flags: int) -> int:
+    try:
+        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        os.fchmod(descriptor, 0o600)
+    except OSError as error:
+        raise JournalError(f"journal {path}: {error.strerror}") from error
+    return descriptor
+
+
+def _locked(path: Path) -> int:
+    """Hold a file beside the journal; SQLite's own locks would end with any close of its file."""
+    descriptor = _opened(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise JournalError(f"journal {path} is in use by another orchestrator") from error
+    return descriptor
+
+
+def _configure(connection: sqlite3.Connection, _: object) -> None:
+    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "secure_delete = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    # The driver itself would not put the making of tables into the transaction.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _checked(job_id: JobId) -> JobId:
+    if not 0 < job_id <= MAX_JOB_ID:
+        raise JournalError(f"job id {job_id} is not one a journal can hold, 1 to {MAX_JOB_ID}")
+    return job_id
+
+
+def _upsert_records(connection: Connection, records: Iterable[JobRecord]) -> None:
+    rows = [
+        {
+            **vars(record),
+            "job_id": _checked(record.job_id),
+            "state": record.state.value,
+            "workers": _joined(record.workers),
+            "dispatched": _joined(record.dispatched),
+        }
+        for record in records
+    ]
+    if not rows:
+        return
+    statement = insert(_JOBS)
+    changed = {c.name: c for c in statement.excluded if c.name != "job_id"}
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["job_id"], set_=changed), rows
+    )
+
+
+def _joined(workers: Iterable[WorkerId]) -> str:
+    return ",".join(str(worker) for worker in workers)
+
+
+def _split(text: str) -> tuple[WorkerId, ...]:
+    return tuple(int(part) for part in text.split(",") if part)
+
+
+def _record(row: Row[tuple[object, ...]]) -> JobRecord:
+    values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's public name
+    values["state"] = JobState(values["state"])
+    values["workers"] = _split(values["workers"])
+    values["dispatched"] = _split(values["dispatched"])
+    return JobRecord(**values)
+
+
+def _seen(row: Row[tuple[object, ...]]) -> SeenStatement:
+    values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's public name
+    values["outcome"] = Outcome(values["outcome"])
+    values.update({name: int(values[name]) for name in _U64})
+    return SeenStatement(**values)
