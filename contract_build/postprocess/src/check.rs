@@ -138,7 +138,7 @@ fn check_section(payload: &Payload<'_>, exports: &mut Vec<(String, u32)>) -> Res
         Payload::StartSection { .. } => Err(Refusal("a start function".into())),
         Payload::ImportSection(reader) => reader
             .clone()
-            .into_iter()
+            .into_imports()
             .try_for_each(|import| check_import(&import?)),
         Payload::GlobalSection(reader) => {
             let count = reader.count();

@@ -25,13 +25,18 @@ pub fn strip(wasm: &[u8]) -> Result<Vec<u8>, BinaryReaderError> {
             }
             payload => {
                 if let Some((id, range)) = payload.as_section() {
-                    let data = &wasm[range];
+                    let data = section_data(wasm, range);
                     module.section(&RawSection { id, data });
                 }
             }
         }
     }
     Ok(module.finish())
+}
+
+fn section_data(wasm: &[u8], range: std::ops::Range<u64>) -> &[u8] {
+    let place = |offset| usize::try_from(offset).expect("the parser stays inside the slice");
+    &wasm[place(range.start)..place(range.end)]
 }
 
 #[cfg(test)]
