@@ -30,6 +30,7 @@ Every exception that this package raises on purpose.
     │   ├── WorkerRefusedError      the worker refused this job: 4xx
     │   └── WorkerProtocolError     the answer is not of protocol section 4
     ├── TaskError                   a task failed by itself or exceeded its own limit
+    ├── TaskHostError               the host could not run a task; says nothing about the job
     ├── JournalError                the journal belongs to another chain, contract or version
     └── WaitTimeoutError            a wait ended; nothing is known to be wrong
 
@@ -188,6 +189,10 @@ class TaskError(Error):
         super().__init__(f"{code}: {message}" if message else code)
         self.code = code
         self.detail = message or ""
+
+
+class TaskHostError(Error):
+    """The host could not run the task to its end; that says nothing about the task."""
 
 
 class JournalError(Error):
