@@ -90,7 +90,10 @@ class Settings:
     account_file: Annotated[
         Path | None,
         Described(
-            text="File with the secret of the account that signs, instead of a name: a mnemonic, a derivation such as //Alice, or a seed as 0x and 64 hex digits.",
+            text=(
+                "File with the secret of the account that signs, instead of a name: a mnemonic, a"
+                " derivation such as //Alice, or a seed as 0x and 64 hex digits."
+            ),
             example="/run/secrets/account",
         ),
     ] = None
@@ -116,7 +119,7 @@ class Settings:
     results: Annotated[
         tuple[str, ...],
         Described(
-            text="URLs of orchestrators that serve sealed results; workers are asked when none has it.",
+            text="URLs of orchestrators that serve sealed results; else workers are asked.",
             example="http://127.0.0.1:9400",
         ),
     ] = ()
