@@ -1,0 +1,28 @@
+"""
+The owner's side: `JobClient`, and `AsyncJobClient` for asyncio.
+
+Seals tasks to trusted workers, submits each exactly once, waits, and shows a result only after
+every check of "an owner accepts" (protocol section 3.4).
+"""
+
+from orchestrator.client.asynchronous import AsyncJobClient
+from orchestrator.client.job_client import JobClient, RebuildProgress, WaitProgress
+from orchestrator.client.job_list import ListedJob, UnfinishedJob
+from orchestrator.client.results import JobFailedError, JobFailure, Result, WorkerBlobs
+from orchestrator.client.submitting import DEFAULT_TTL_MS, Submission, SubmitProgress
+
+__all__ = [
+    "DEFAULT_TTL_MS",
+    "AsyncJobClient",
+    "JobClient",
+    "JobFailedError",
+    "JobFailure",
+    "ListedJob",
+    "RebuildProgress",
+    "Result",
+    "Submission",
+    "SubmitProgress",
+    "UnfinishedJob",
+    "WaitProgress",
+    "WorkerBlobs",
+]

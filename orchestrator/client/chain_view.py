@@ -1,0 +1,305 @@
+"""
+What an owner reads from the contract, at finalized blocks.
+
+Nothing here needs a key. What a node answers is believed, within what one node can be asked:
+`JobClient` says when that is enough.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+from orchestrator.chain import Chain, Cursor
+from orchestrator.chain.processor import ContractEvent, JobProcessor
+from orchestrator.errors import ChainMismatchError, InputError, UntrustedWorkerError
+from orchestrator.models import (
+    Job,
+    JobHead,
+    JobId,
+    JobStatus,
+    Outcome,
+    Parameters,
+    Signature,
+    Worker,
+    WorkerId,
+)
+
+__all__ = ["ChainView", "JobHistory", "RecordedStatement"]
+
+_CONTRACT_VERSIONS = (1,)
+_PAGE = 50
+_EVENT_PAGE = 1_000
+_LAST_INDEX = (1 << 31) - 1
+_FINAL_EVENTS = {
+    "JobProcessed": JobStatus.PROCESSED,
+    "JobFailed": JobStatus.FAILED,
+    "JobCancelled": JobStatus.CANCELLED,
+    "JobExpired": JobStatus.EXPIRED,
+}
+_JOB_EVENTS = frozenset({"AttestationRecorded", "JobPurged", *_FINAL_EVENTS})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedStatement:
+    """A statement as an `AttestationRecorded` event keeps it, also after the job is purged."""
+
+    job_id: JobId
+    worker: WorkerId
+    outcome: Outcome
+    result_hash: bytes
+    units: int
+    started_at: int
+    finished_at: int
+    issued_at: int
+    signature: Signature
+
+
+@dataclass(kw_only=True)
+class JobHistory:
+    """What events say about one job; `status` is the last that an event tells (times in ms)."""
+
+    job_id: JobId
+    owner: bytes
+    payload_hash: bytes
+    workers: tuple[WorkerId, ...]
+    block: int
+    created_at: int
+    status: JobStatus = JobStatus.SUBMITTED
+    purged: bool = False
+    statements: list[RecordedStatement] = field(default_factory=list)
+
+
+class ChainView:
+    """Reads one contract."""
+
+    def __init__(self, chain: Chain, contract: bytes) -> None:
+        self.chain = chain
+        self.contract = contract
+        self.processor = JobProcessor(contract)
+        self._is_known = False
+
+    def require_contract(self) -> None:
+        """
+        Refuse a contract that was not deployed for this chain, or that speaks another protocol.
+
+        Raises:
+            ChainMismatchError: There is no such contract, it was deployed with another
+                chain's genesis hash, or its version is not known here.
+        """
+        if self._is_known:
+            return
+        if self.chain.code_hash(self.contract) is None:
+            raise ChainMismatchError(f"contract: there is none at 0x{self.contract.hex()}")
+        genesis_hash = self.chain.read(self.processor.genesis_hash())
+        if genesis_hash != self.chain.genesis_hash:
+            raise ChainMismatchError(
+                f"contract: deployed for the chain 0x{genesis_hash.hex()},"
+                f" this is 0x{self.chain.genesis_hash.hex()}"
+            )
+        version = self.chain.read(self.processor.version())
+        if version not in _CONTRACT_VERSIONS:
+            raise ChainMismatchError(
+                f"contract: version {version}, this program knows {_CONTRACT_VERSIONS}"
+            )
+        self._is_known = True
+
+    def parameters(self) -> Parameters:
+        """The contract's limits now."""
+        return self.chain.read(self.processor.parameters())
+
+    def job_counter(self) -> int:
+        """The id of the last job."""
+        return self.chain.read(self.processor.get_job_counter())
+
+    def job(self, job_id: JobId) -> Job | None:
+        """The job, `None` when there never was one or it was purged."""
+        return self.chain.read(self.processor.get_job(job_id))
+
+    def worker(self, worker: WorkerId) -> Worker:
+        """
+        The worker, trusted or not.
+
+        Raises:
+            UntrustedWorkerError: It is not registered.
+        """
+        found = self.chain.read(self.processor.get_worker(worker))
+        if found is None:
+            raise UntrustedWorkerError("WorkerNotFound", f"there is no worker {worker}")
+        return found
+
+    def trusted_worker(self, worker: WorkerId, *, now: int) -> Worker:
+        """
+        The worker, once the contract says that it is trusted, also at *now* (own clock, ms).
+
+        A worker's keys never change, so that "trusted" in the second read is about
+        the keys of the first one, at the finalized block of the second.
+
+        Raises:
+            UntrustedWorkerError: It is not registered or not trusted.
+        """
+        found = self.worker(worker)
+        if not self.chain.read(self.processor.is_trusted(worker)):
+            raise UntrustedWorkerError("WorkerNotTrusted", f"worker {worker} is not trusted")
+        latest = max(now, self.chain.now())
+        if latest > found.valid_until:
+            raise UntrustedWorkerError(
+                "WorkerNotTrusted",
+                f"worker {worker} is registered until {found.valid_until}, it is {latest}",
+            )
+        return found
+
+    def trusted_workers(self, *, now: int) -> list[Worker]:
+        """All workers that are trusted now, by id."""
+        trusted = []
+        start: int | None = 1
+        while start is not None:
+            page = self.chain.read(self.processor.workers_page(start, _PAGE))
+            for worker in page.items:
+                try:
+                    trusted.append(self.trusted_worker(worker.worker, now=now))
+                except UntrustedWorkerError:
+                    continue
+            start = page.next
+        return trusted
+
+    def heads(self, job_ids: Collection[JobId]) -> dict[JobId, JobHead]:
+        """The heads of those of *job_ids* that exist; neighbours share a read."""
+        heads: dict[JobId, JobHead] = {}
+        wanted = sorted(set(job_ids))
+        place = 0
+        while place < len(wanted):
+            first = wanted[place]
+            last = place
+            while last + 1 < len(wanted) and wanted[last + 1] < first + _PAGE:
+                last += 1
+            limit = wanted[last] - first + 1
+            page = self.chain.read(self.processor.jobs_page(first, limit))
+            heads.update((head.job_id, head) for head in page.items)
+            place = last + 1
+        return {job_id: heads[job_id] for job_id in wanted if job_id in heads}
+
+    def all_heads(self, *, start: JobId = 1) -> Iterator[tuple[list[JobHead], int]]:
+        """Pages of heads from *start* on, each with the number of jobs that there ever were."""
+        place: int | None = max(start, 1)
+        while place is not None:
+            page = self.chain.read(self.processor.jobs_page(place, _PAGE))
+            yield list(page.items), page.total
+            place = page.next
+
+    def find_payloads(
+        self, owner: bytes, payload_hashes: Collection[bytes], *, counter: int, block: int
+    ) -> dict[bytes, tuple[JobId, int]]:
+        """
+        Which payloads of *owner* became jobs after *counter*, as payload hash → (job, block).
+
+        `jobs_page` answers first; for what it does not know any more, because it was
+        purged, the events since *block* do.
+        """
+        missing = set(payload_hashes)
+        found: dict[bytes, tuple[JobId, int]] = {}
+        if self.job_counter() > counter:
+            for heads, _ in self.all_heads(start=counter + 1):
+                for head in heads:
+                    if head.owner == owner and head.payload_hash in missing:
+                        found[head.payload_hash] = (head.job_id, block)
+                        missing.discard(head.payload_hash)
+                if not missing:
+                    return found
+            for history in self.histories(owner=owner, block=block).values():
+                if history.payload_hash in missing:
+                    found[history.payload_hash] = (history.job_id, history.block)
+        return found
+
+    def history(self, job_id: JobId, *, block: int) -> JobHistory:
+        """
+        What the events since *block* say about a job.
+
+        Raises:
+            InputError: They do not know it.
+        """
+        history = self.histories(job_id=job_id, block=block).get(job_id)
+        if history is None:
+            raise InputError(f"job_id: there is no job {job_id} on this contract")
+        return history
+
+    def histories(
+        self, *, owner: bytes | None = None, job_id: JobId | None = None, block: int = 0
+    ) -> dict[JobId, JobHistory]:
+        """The histories, since *block*, of the jobs of *owner*, or of one job."""
+        histories: dict[JobId, JobHistory] = {}
+        for event in self._events(block):
+            if event.name == "JobSubmitted":
+                started = _submitted(event)
+                if (owner is None or started.owner == owner) and job_id in (None, started.job_id):
+                    histories[started.job_id] = started
+            elif event.name in _JOB_EVENTS:
+                history = histories.get(_number(event, "job_id"))
+                if history is not None:
+                    _note(history, event)
+        return histories
+
+    def _events(self, block: int) -> Iterator[ContractEvent]:
+        head = self.chain.finalized_head()
+        cursor = Cursor(block=block - 1, index=_LAST_INDEX)
+        while True:
+            page = self.chain.events(self.contract, after=cursor, limit=_EVENT_PAGE)
+            for raw in page.events:
+                yield self.processor.decode_event(raw)
+            is_full = len(page.events) == _EVENT_PAGE
+            if page.next <= cursor or (not is_full and page.next.block >= head.number):
+                return
+            cursor = page.next
+
+
+def _submitted(event: ContractEvent) -> JobHistory:
+    workers = event.fields["workers"]
+    return JobHistory(
+        job_id=_number(event, "job_id"),
+        owner=_bytes(event, "owner"),
+        payload_hash=_bytes(event, "payload_hash"),
+        workers=tuple(workers) if isinstance(workers, list | tuple) else (),
+        block=event.raw.block.number,
+        created_at=event.raw.block.timestamp,
+    )
+
+
+def _note(history: JobHistory, event: ContractEvent) -> None:
+    if event.name == "JobPurged":
+        history.purged = True
+    elif event.name in _FINAL_EVENTS:
+        history.status = _FINAL_EVENTS[event.name]
+    else:
+        statement = _recorded(event)
+        history.statements.append(statement)
+        if statement.outcome is Outcome.COMPLETED:
+            history.status = JobStatus.ATTESTED
+
+
+def _recorded(event: ContractEvent) -> RecordedStatement:
+    outcome, signature = event.fields["outcome"], event.fields["signature"]
+    if not isinstance(outcome, Outcome) or not isinstance(signature, Signature):
+        raise ChainMismatchError("event AttestationRecorded: not of this contract's version")
+    return RecordedStatement(
+        job_id=_number(event, "job_id"),
+        worker=_number(event, "worker"),
+        outcome=outcome,
+        result_hash=_bytes(event, "result_hash"),
+        units=_number(event, "units"),
+        started_at=_number(event, "started_at"),
+        finished_at=_number(event, "finished_at"),
+        issued_at=_number(event, "issued_at"),
+        signature=signature,
+    )
+
+
+def _number(event: ContractEvent, name: str) -> int:
+    value = event.fields.get(name)
+    if not isinstance(value, int):
+        raise ChainMismatchError(f"event {event.name}: field {name} is not a number")
+    return value
+
+
+def _bytes(event: ContractEvent, name: str) -> bytes:
+    value = event.fields.get(name)
+    if not isinstance(value, bytes):
+        raise ChainMismatchError(f"event {event.name}: field {name} is not bytes")
+    return value

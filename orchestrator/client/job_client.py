@@ -1,0 +1,475 @@
+"""The owner's side in one class: seal, submit, wait, open the result."""
+
+import time
+from collections.abc import Callable, Collection, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from orchestrator.blobs import BlobStore
+from orchestrator.chain import Chain, ContractCall
+from orchestrator.client.chain_view import ChainView
+from orchestrator.client.job_list import JobList, ListedJob, UnfinishedJob
+from orchestrator.client.results import JobFailure, Result, Results, WorkerBlobs
+from orchestrator.client.submitting import (
+    DEFAULT_TTL_MS,
+    Sealer,
+    Submission,
+    SubmitProgress,
+    Submitter,
+)
+from orchestrator.crypto import OwnerSecret, SealedJob
+from orchestrator.errors import (
+    ChainUnavailableError,
+    ContractError,
+    InputError,
+    JobStateError,
+    WaitTimeoutError,
+)
+from orchestrator.models import Account, JobId, JobStatus, PublicKey, TaskInput, WorkerId
+
+__all__ = ["JobClient", "RebuildProgress", "WaitProgress"]
+
+T = TypeVar("T")
+P = TypeVar("P", "WaitProgress", SubmitProgress)
+
+_FIRST_POLL_SECONDS = 0.05
+_LONGEST_POLL_SECONDS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitProgress:
+    """What `wait` last saw; `status` is `None` while the chain can't be read."""
+
+    job_id: JobId
+    status: JobStatus | None
+    waited_seconds: float
+    wait_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RebuildProgress:
+    """How many of all jobs `rebuild` has looked at, and how many are this owner's."""
+
+    examined: int
+    total: int
+    found: int
+
+
+def _clock() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class JobClient:
+    """
+    An owner's jobs on one contract.
+
+    Reads come from *chain*, and with them the workers' keys: sealing needs *trusted_node*,
+    by which the owner says that the node is run or trusted by them (protocol rule 1.5 b).
+    *blob_sources* are asked for results in order, the orchestrator's first; *worker_blobs* gives
+    the store of the worker itself, asked last. With *accepted_worker_keys* a result by
+    another worker is refused, whatever the contract says.
+
+    An instance is used by the thread that made it (`AsyncJobClient` sees to that); any
+    number of processes may work for one owner in one *state_dir*. The chain stays the caller's
+    to close.
+    """
+
+    def __init__(  # noqa: PLR0913 - all by keyword, and all that an owner has to say
+        self,
+        *,
+        chain: Chain,
+        contract: bytes,
+        account: Account,
+        secret: OwnerSecret,
+        state_dir: Path,
+        trusted_node: bool,
+        blob_sources: Sequence[BlobStore] = (),
+        worker_blobs: WorkerBlobs | None = None,
+        accepted_worker_keys: Collection[PublicKey] | None = None,
+        clock: Callable[[], int] = _clock,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """
+        Open the owner's job list.
+
+        Raises:
+            InputError: Other users may read it, or it is damaged.
+            ChainMismatchError: It is of another version.
+        """
+        self._view = ChainView(chain, contract)
+        self._account = account
+        self._secret = secret
+        self._trusted_node = trusted_node
+        self._clock = clock
+        self._sleep = sleep
+        self._list = JobList(
+            state_dir,
+            genesis_hash=chain.genesis_hash,
+            contract=contract,
+            owner=account.account_id,
+        )
+        self._submitter = Submitter(
+            self._view, self._list, account=account, secret=secret, clock=clock
+        )
+        self._results = Results(
+            self._view,
+            self._list,
+            owner=account.account_id,
+            secret=secret,
+            sources=blob_sources,
+            worker_blobs=worker_blobs,
+            accepted_keys=accepted_worker_keys,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the job list."""
+        self._list.close()
+
+    def seal(
+        self,
+        task: TaskInput,
+        *,
+        workers: Sequence[WorkerId] | None = None,
+        ttl_ms: int = DEFAULT_TTL_MS,
+    ) -> SealedJob:
+        """
+        Return *task*, sealed to trusted workers, after all checks of `submit`; nothing is sent.
+
+        Raises:
+            ConfigError: The node was not said to be trusted.
+            InputError: The task is too large, or a time or a number outside its limits.
+            UntrustedWorkerError: A worker, or every worker, is not trusted.
+            ChainMismatchError: The contract is not for this chain, or of another version.
+        """
+        submission = Submission(task=task, workers=_tuple(workers), ttl_ms=ttl_ms)
+        return self._sealer().seal(submission)[0]
+
+    def submit(
+        self,
+        task: TaskInput,
+        *,
+        workers: Sequence[WorkerId] | None = None,
+        ttl_ms: int = DEFAULT_TTL_MS,
+        key: str | None = None,
+    ) -> JobId:
+        """
+        Seal *task* to *workers* (or up to two trusted ones), submit it and return the job's id.
+
+        After a crash or a `ChainUnavailableError`, submitting the same again finishes what was
+        begun and never makes a second job. With a *key* that holds for ever: the same
+        key and content are the same job.
+
+        Raises:
+            ContractError: The contract refused; nothing is left behind.
+            ChainUnavailableError: Whether it was submitted is not known; `resume` finds out.
+            Error: Those of `seal`.
+        """
+        submission = Submission(task=task, workers=_tuple(workers), ttl_ms=ttl_ms, key=key)
+        steps = self._submitter.steps([submission], self._sealer(), wait_for_rate=False)
+        (outcome,) = self._drive(steps, None)
+        if isinstance(outcome, ContractError):
+            raise outcome
+        return outcome
+
+    def submit_many(
+        self,
+        submissions: Sequence[Submission],
+        *,
+        progress: Callable[[SubmitProgress], None] | None = None,
+    ) -> list[JobId | ContractError]:
+        """
+        Submit several jobs, a group at a time, and return an id or the contract's refusal of each.
+
+        All are checked and sealed before the first is sent. Past the rate limit it waits for
+        the next window and goes on. Killed, it is finished by `resume`, or by being called
+        again: without keys, only those not yet submitted are known to be the same.
+
+        Raises:
+            ChainUnavailableError: The rest can be finished by `resume`.
+            Error: Those of `seal`; nothing was sent then.
+        """
+        return self._drive(self.submit_steps(submissions), progress)
+
+    def submit_steps(
+        self, submissions: Sequence[Submission]
+    ) -> Generator[SubmitProgress, None, list[JobId | ContractError]]:
+        """`submit_many` for callers who do the waiting themselves."""
+        return self._submitter.steps(submissions, self._sealer(), wait_for_rate=True)
+
+    def resume(
+        self, *, progress: Callable[[SubmitProgress], None] | None = None
+    ) -> list[JobId | ContractError]:
+        """
+        Finish every submission that was begun and not finished, oldest first.
+
+        Each is looked for on the chain, and sent again only if it is not there.
+        """
+        return self._drive(self.resume_steps(), progress)
+
+    def resume_steps(self) -> Generator[SubmitProgress, None, list[JobId | ContractError]]:
+        """`resume` for callers who do the waiting themselves."""
+        return self._submitter.resume()
+
+    def wait(
+        self,
+        job_id: JobId,
+        *,
+        timeout_seconds: float,
+        progress: Callable[[WaitProgress], None] | None = None,
+    ) -> JobStatus:
+        """
+        Wait until the job is processed, failed, cancelled or expired, and say which.
+
+        Time is that of the own clock. A chain that can't be reached for a while is no reason
+        to stop.
+
+        Raises:
+            WaitTimeoutError: It is none of these yet.
+            JobStateError: Its deadline has passed: nobody can attest it any more.
+            InputError: There is no such job.
+        """
+        return self._drive(self.wait_steps(job_id, timeout_seconds=timeout_seconds), progress)
+
+    def wait_steps(
+        self, job_id: JobId, *, timeout_seconds: float
+    ) -> Generator[WaitProgress, None, JobStatus]:
+        """`wait` for callers who do the waiting themselves."""
+        started = self._clock()
+        pause = _FIRST_POLL_SECONDS
+        while True:
+            trouble: ChainUnavailableError | None = None
+            status: JobStatus | None = None
+            try:
+                # Read first: what is then still open after this time stays so.
+                time = self._view.chain.finalized_head().timestamp
+                status, deadline = self._look(job_id)
+                if status.is_final:
+                    return status
+                if status is JobStatus.SUBMITTED and time > deadline:
+                    raise JobStateError(
+                        "DeadlinePassed",
+                        f"job {job_id} was not attested before its deadline {deadline};"
+                        " expire and purge it",
+                    )
+            except ChainUnavailableError as error:
+                trouble = error
+            waited = (self._clock() - started) / 1_000
+            if waited >= timeout_seconds:
+                shown = status.value if status else "not known"
+                raise WaitTimeoutError(
+                    f"job {job_id}: {shown} after {timeout_seconds} seconds"
+                ) from trouble
+            pause = min(pause, max(timeout_seconds - waited, 0.001))
+            yield WaitProgress(
+                job_id=job_id, status=status, waited_seconds=waited, wait_seconds=pause
+            )
+            pause = min(pause * 1.5, _LONGEST_POLL_SECONDS)
+
+    def status(self, job_id: JobId) -> JobStatus:
+        """
+        The job's status at the finalized head; of a purged one, that which it ended with.
+
+        Raises:
+            InputError: There is no such job.
+        """
+        return self._look(job_id)[0]
+
+    def result(self, job_id: JobId, *, accept_revoked_worker: bool = False) -> Result:
+        """
+        Return the job's result, also when the job is purged.
+
+        1. The job is this owner's, and its payload the one that was submitted.
+        2. The worker is one that the job was sealed to, has the key that signed, and is one that
+           the owner accepts; neither it nor its measurement was revoked, unless the
+           caller accepts that.
+        3. The sealed bytes hash to the result hash that the chain recorded.
+        4. The statement's signature is by that key, over this chain, contract, job and payload.
+        5. The result's header names the same, and it opens with the owner's secret.
+
+        Does **not** need the job to be marked processed.
+
+        Raises:
+            JobFailedError: Every worker failed; the error has their opened reports.
+            JobStateError: There is no result, or not yet.
+            RefusedError: A check failed; the code says which.
+            OpenError: It is not sealed to this owner's secret.
+            BlobNotFoundError: No store has it.
+            BlobUnavailableError: A store that may have it can't be reached now.
+        """
+        return self._results.result(job_id, accept_revoked=accept_revoked_worker)
+
+    def failures(
+        self, job_id: JobId, *, accept_revoked_worker: bool = False
+    ) -> tuple[JobFailure, ...]:
+        """The failures that workers signed, opened, also when another worker completed the job."""
+        return self._results.failures(job_id, accept_revoked=accept_revoked_worker)
+
+    def cancel(self, job_id: JobId) -> None:
+        """
+        Cancel the job; not an error when it is cancelled already.
+
+        Raises:
+            ContractError: The job is not this account's or can't be cancelled (any more).
+        """
+        self._end(self._view.processor.cancel_job(job_id), job_id, JobStatus.CANCELLED)
+
+    def expire(self, job_id: JobId) -> None:
+        """
+        Close a job whose deadline has passed; not an error when it is expired already.
+
+        Raises:
+            ContractError: Its deadline has not passed, or it was attested or closed.
+        """
+        self._end(self._view.processor.expire_job(job_id), job_id, JobStatus.EXPIRED)
+
+    def purge(self, job_id: JobId) -> None:
+        """
+        Remove a finished job from the contract's storage; not an error when it is gone already.
+
+        Its deposit comes back to the owner. The result can be opened for as long as a blob
+        store keeps it.
+
+        Raises:
+            ContractError: The job is not finished, not this account's, or never was.
+        """
+        self._view.require_contract()
+        try:
+            self._view.chain.call(self._view.processor.purge_job(job_id), signer=self._account)
+        except ContractError as refusal:
+            listed = self._list.job(job_id)
+            if refusal.variant != "JobNotFound" or listed is None:
+                raise
+        self._list.update(job_id, purged=True)
+
+    def jobs(self, *, refresh: bool = True) -> list[ListedJob]:
+        """
+        The owner's jobs as this machine knows them, oldest first.
+
+        With *refresh* the chain is asked about those that are not finished yet.
+        """
+        jobs = self._list.jobs()
+        if not refresh:
+            return jobs
+        self._view.require_contract()
+        moving = {job.job_id for job in jobs if not job.status.is_final and not job.purged}
+        heads = self._view.heads(moving)
+        self._list.update_many([(head.job_id, head.status, False) for head in heads.values()])
+        for job_id in moving - heads.keys():
+            # Purged by another machine of the same owner.
+            self.status(job_id)
+        return self._list.jobs()
+
+    def unfinished(self) -> list[UnfinishedJob]:
+        """Submissions that were begun and not finished; `resume` finishes them."""
+        return self._list.unfinished()
+
+    def rebuild(self, *, progress: Callable[[RebuildProgress], None] | None = None) -> int:
+        """
+        Restore the list from the chain and return how many jobs of this owner there are.
+
+        Jobs that exist are found by paging, purged ones by their events, as far back as the node
+        keeps them. Keys of submissions are only in the lost list and do not come back.
+        """
+        self._view.require_contract()
+        examined, found = 0, 0
+        for heads, total in self._view.all_heads():
+            own = [head for head in heads if head.owner == self._account.account_id]
+            self._list.restore(
+                ListedJob(
+                    job_id=head.job_id,
+                    key=None,
+                    payload_hash=head.payload_hash,
+                    workers=head.workers,
+                    status=head.status,
+                    purged=False,
+                    block=0,
+                    created_at=head.created_at,
+                )
+                for head in own
+            )
+            examined = heads[-1].job_id if heads else examined
+            found += len(own)
+            if progress:
+                progress(RebuildProgress(examined=examined, total=total, found=found))
+        histories = self._view.histories(owner=self._account.account_id)
+        self._list.restore(
+            ListedJob(
+                job_id=history.job_id,
+                key=None,
+                payload_hash=history.payload_hash,
+                workers=history.workers,
+                status=history.status,
+                purged=history.purged,
+                block=history.block,
+                created_at=history.created_at,
+            )
+            for history in histories.values()
+        )
+        jobs = self._list.jobs()
+        if progress:
+            progress(RebuildProgress(examined=examined, total=examined, found=len(jobs)))
+        return len(jobs)
+
+    def _sealer(self) -> Sealer:
+        return Sealer(
+            self._view,
+            owner=self._account.account_id,
+            secret=self._secret,
+            trusted_node=self._trusted_node,
+            clock=self._clock,
+        )
+
+    def _look(self, job_id: JobId) -> tuple[JobStatus, int]:
+        """Return status and deadline, 0 when the job is purged and so finished."""
+        self._view.require_contract()
+        head = self._view.heads([job_id]).get(job_id)
+        if head is not None:
+            self._list.update(job_id, status=head.status)
+            return head.status, head.deadline
+        if not 1 <= job_id <= self._view.job_counter():
+            raise InputError(f"job_id: there is no job {job_id} on this contract")
+        listed = self._list.job(job_id)
+        history = self._view.history(job_id, block=listed.block if listed else 0)
+        self._list.update(job_id, status=history.status, purged=history.purged)
+        return history.status, 0
+
+    def _end(self, call: ContractCall[None], job_id: JobId, status: JobStatus) -> None:
+        self._view.require_contract()
+        try:
+            self._view.chain.call(call, signer=self._account)
+        except ContractError as refusal:
+            if refusal.variant != "WrongStatus":
+                raise
+            head = self._view.heads([job_id]).get(job_id)
+            if head is None or head.status is not status:
+                raise
+        self._list.update(job_id, status=status)
+
+    def _drive(self, steps: Generator[P, None, T], progress: Callable[[P], None] | None) -> T:
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            if progress:
+                progress(step)
+            if step.wait_seconds:
+                self._sleep(step.wait_seconds)
+
+
+def _tuple(workers: Sequence[WorkerId] | None) -> tuple[WorkerId, ...] | None:
+    return None if workers is None else tuple(workers)

@@ -1,0 +1,443 @@
+"""
+The client's own list of jobs: what makes submitting idempotent.
+
+One SQLite file per chain, contract and owner, in a directory of mode 0700, itself of mode 0600.
+Sealed bytes, hashes and job ids are in it; plaintext, keys and the owner secret never are.
+
+* What is about to be sent is in the list, durably, before it is sent.
+* An entry is `sealed` (never sent), `sending` (perhaps sent: only the chain knows), `submitted`
+  (it is this job), or `refused` (the contract did not take these bytes; they are never sent again).
+* `sending_lock` keeps two processes of one owner from sending at the same time, so that an entry
+  found unfinished under the lock really is one that somebody left behind.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from orchestrator.encoding import blake2_256
+from orchestrator.errors import ChainMismatchError, InputError
+from orchestrator.keystore.private_files import create_private_file, ensure_private_directory
+from orchestrator.models import JobId, JobStatus, WorkerId
+
+__all__ = ["Entry", "EntryState", "JobList", "ListedJob", "NewEntry", "UnfinishedJob"]
+
+_VERSION = 1
+_BUSY_TIMEOUT_SECONDS = 60.0
+_SCHEMA = """
+CREATE TABLE origin (genesis BLOB NOT NULL, contract BLOB NOT NULL, owner BLOB NOT NULL);
+CREATE TABLE entries (
+    entry INTEGER PRIMARY KEY,
+    state TEXT NOT NULL,
+    key TEXT UNIQUE,
+    fingerprint BLOB,
+    payload_hash BLOB NOT NULL,
+    envelope BLOB,
+    public_key BLOB,
+    workers TEXT NOT NULL,
+    ttl INTEGER,
+    counter BLOB,
+    block INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    deadline INTEGER,
+    job_id BLOB UNIQUE,
+    status TEXT,
+    purged INTEGER NOT NULL DEFAULT 0,
+    refusal TEXT
+);
+CREATE INDEX payloads ON entries (payload_hash);
+CREATE INDEX unfinished ON entries (entry) WHERE state IN ('sealed', 'sending');
+"""
+
+
+class EntryState(Enum):
+    """What is known of an entry's way to the chain."""
+
+    SEALED = "sealed"
+    SENDING = "sending"
+    SUBMITTED = "submitted"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewEntry:
+    """
+    What goes into the list before it is sent.
+
+    `counter` and `block` are the chain's job counter and finalized block before sending:
+    the job, if there is one, comes after both. `fingerprint` recognises the same content
+    again without telling what it is.
+    """
+
+    key: str | None
+    fingerprint: bytes
+    payload_hash: bytes
+    envelope: bytes = field(repr=False)
+    public_key: bytes
+    workers: tuple[WorkerId, ...]
+    ttl: int
+    counter: int
+    block: int
+    created_at: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(NewEntry):
+    """An entry of the list that may still have to be sent, or was refused."""
+
+    entry: int
+    state: EntryState
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnfinishedJob:
+    """A sealed job of which the list does not know that it is on the chain (times in ms)."""
+
+    entry: int
+    key: str | None
+    payload_hash: bytes
+    workers: tuple[WorkerId, ...]
+    created_at: int
+    perhaps_sent: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedJob:
+    """
+    A job of this owner, as last seen (times in ms).
+
+    `status` is the last one known; of a purged job it is the one it ended with. `block` is
+    a block that is not after the one the job was submitted in.
+    """
+
+    job_id: JobId
+    key: str | None
+    payload_hash: bytes
+    workers: tuple[WorkerId, ...]
+    status: JobStatus
+    purged: bool
+    block: int
+    created_at: int
+
+
+class JobList:
+    """The list of one owner on one contract; see the module's docstring for its rules."""
+
+    def __init__(
+        self, directory: Path, *, genesis_hash: bytes, contract: bytes, owner: bytes
+    ) -> None:
+        """
+        Open the list, or begin it.
+
+        Raises:
+            InputError: Other users may read it, or it is damaged.
+            ChainMismatchError: The file is of another version or origin.
+        """
+        ensure_private_directory(directory)
+        name = blake2_256(genesis_hash + contract + owner)[:16].hex()
+        self._path = directory / f"jobs-{name}.sqlite3"
+        self._lock_path = directory / f"jobs-{name}.lock"
+        opening_lock = directory / "opening.lock"
+        create_private_file(opening_lock)
+        create_private_file(self._lock_path)
+        # Beginning a file and switching it to WAL are not safe against each other by themselves.
+        with _locked(opening_lock):
+            # Made by us with mode 0600; SQLite gives its journal the mode of the file.
+            create_private_file(self._path)
+            self._database = sqlite3.connect(
+                self._path, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None
+            )
+            self._database.row_factory = sqlite3.Row
+            try:
+                self._begin(genesis_hash, contract, owner)
+            except sqlite3.DatabaseError as error:
+                self._database.close()
+                raise InputError(f"job list {self._path}: not usable: {error}") from error
+            except BaseException:
+                self._database.close()
+                raise
+
+    @property
+    def path(self) -> Path:
+        """The SQLite file."""
+        return self._path
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    @contextlib.contextmanager
+    def sending_lock(self) -> Iterator[None]:
+        """Hold the lock under which entries are sent; the system frees it when a process dies."""
+        with _locked(self._lock_path):
+            yield
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All writes inside are kept together, durably, or none of them."""
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    def add(self, new: NewEntry) -> Entry:
+        """Write down what is sealed, in the state `SEALED`."""
+        cursor = self._database.execute(
+            "INSERT INTO entries (state, key, fingerprint, payload_hash, envelope, public_key,"
+            " workers, ttl, counter, block, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                EntryState.SEALED.value,
+                new.key,
+                new.fingerprint,
+                new.payload_hash,
+                new.envelope,
+                new.public_key,
+                json.dumps(new.workers),
+                new.ttl,
+                _id_bytes(new.counter),
+                new.block,
+                new.created_at,
+            ),
+        )
+        entry = cursor.lastrowid
+        assert entry is not None  # noqa: S101 - an INSERT of one row always has its row id
+        return Entry(**vars(new), entry=entry, state=EntryState.SEALED)
+
+    def unfinished_entries(self) -> list[Entry]:
+        """Entries that were never sent, or perhaps were, oldest first."""
+        rows = self._database.execute(
+            "SELECT * FROM entries WHERE state IN ('sealed', 'sending') ORDER BY entry"
+        )
+        return [_entry(row) for row in rows]
+
+    def unfinished(self) -> list[UnfinishedJob]:
+        """The same, without their bytes."""
+        rows = self._database.execute(
+            "SELECT entry, key, payload_hash, workers, created_at, state FROM entries"
+            " WHERE state IN ('sealed', 'sending') ORDER BY entry"
+        )
+        return [
+            UnfinishedJob(
+                entry=row["entry"],
+                key=row["key"],
+                payload_hash=row["payload_hash"],
+                workers=tuple(json.loads(row["workers"])),
+                created_at=row["created_at"],
+                perhaps_sent=row["state"] == EntryState.SENDING.value,
+            )
+            for row in rows
+        ]
+
+    def entry_by_key(self, key: str) -> tuple[bytes | None, JobId | None]:
+        """
+        Fingerprint and job id of the entry with this key, both `None` when there is none.
+
+        Refused entries give their key back.
+        """
+        row = self._database.execute(
+            "SELECT fingerprint, job_id FROM entries WHERE key = ?", (key,)
+        ).fetchone()
+        return (row["fingerprint"], _id_or_none(row["job_id"])) if row else (None, None)
+
+    def state_of(self, entry: int) -> tuple[EntryState, JobId | None]:
+        """The state an entry is in now, and its job."""
+        row = self._database.execute(
+            "SELECT state, job_id FROM entries WHERE entry = ?", (entry,)
+        ).fetchone()
+        return EntryState(row["state"]), _id_or_none(row["job_id"])
+
+    def mark(self, entries: Iterable[int], state: EntryState) -> None:
+        """Note that entries are about to be sent, or for certain were not."""
+        with self.transaction():
+            self._database.executemany(
+                "UPDATE entries SET state = ? WHERE entry = ?",
+                [(state.value, entry) for entry in entries],
+            )
+
+    def mark_refused(self, entry: int, refusal: str) -> None:
+        """Note that the contract refused these bytes for good; they are dropped."""
+        with self.transaction():
+            self._database.execute(
+                "UPDATE entries SET state = 'refused', refusal = ?, key = NULL, envelope = NULL"
+                " WHERE entry = ?",
+                (refusal, entry),
+            )
+
+    def mark_submitted(self, jobs: Sequence[tuple[int, JobId, int]]) -> None:
+        """Note entries' job ids and the blocks they are in, as (entry, job, block)."""
+        with self.transaction():
+            self._database.executemany(
+                "UPDATE entries SET state = 'submitted', job_id = ?, block = ?, status = ?"
+                " WHERE entry = ?",
+                [
+                    (_id_bytes(job_id), block, JobStatus.SUBMITTED.value, entry)
+                    for entry, job_id, block in jobs
+                ],
+            )
+
+    def restore(self, jobs: Iterable[ListedJob]) -> None:
+        """
+        Write down jobs that were found on the chain.
+
+        An unfinished entry with the payload of one of them is that job.
+
+        Raises:
+            ChainMismatchError: The list has another payload for one of these ids.
+        """
+        with self.transaction():
+            for job in jobs:
+                job_id = _id_bytes(job.job_id)
+                listed = self.job(job.job_id)
+                if listed is None:
+                    self._find_or_insert(job)
+                elif listed.payload_hash != job.payload_hash:
+                    raise ChainMismatchError(
+                        f"job {job.job_id}: the list has another payload than the chain"
+                    )
+                self._database.execute(
+                    "UPDATE entries SET status = ?, purged = ?, block = MAX(block, ?),"
+                    " created_at = ? WHERE job_id = ?",
+                    (job.status.value, job.purged, job.block, job.created_at, job_id),
+                )
+
+    def _find_or_insert(self, job: ListedJob) -> None:
+        job_id = _id_bytes(job.job_id)
+        found = self._database.execute(
+            "UPDATE entries SET state = 'submitted', job_id = ? WHERE payload_hash = ?"
+            " AND state IN ('sealed', 'sending')",
+            (job_id, job.payload_hash),
+        )
+        if not found.rowcount:
+            self._database.execute(
+                "INSERT INTO entries (state, payload_hash, workers, block, created_at, job_id,"
+                " status) VALUES ('submitted', ?, ?, ?, ?, ?, ?)",
+                (
+                    job.payload_hash,
+                    json.dumps(job.workers),
+                    job.block,
+                    job.created_at,
+                    job_id,
+                    job.status.value,
+                ),
+            )
+
+    def update(
+        self, job_id: JobId, *, status: JobStatus | None = None, purged: bool = False
+    ) -> None:
+        """Note what the chain says of a job now; a purge is never taken back."""
+        self.update_many([(job_id, status, purged)])
+
+    def update_many(self, seen: Iterable[tuple[JobId, JobStatus | None, bool]]) -> None:
+        """The same for several, as (job, status, purged)."""
+        with self.transaction():
+            self._database.executemany(
+                "UPDATE entries SET status = COALESCE(?, status), purged = MAX(purged, ?)"
+                " WHERE job_id = ?",
+                [
+                    (status.value if status else None, purged, _id_bytes(job_id))
+                    for job_id, status, purged in seen
+                ],
+            )
+
+    def jobs(self) -> list[ListedJob]:
+        """All submitted jobs, oldest first."""
+        rows = self._database.execute(
+            "SELECT * FROM entries WHERE state = 'submitted' ORDER BY job_id"
+        )
+        return [_listed(row) for row in rows]
+
+    def job(self, job_id: JobId) -> ListedJob | None:
+        """The job with this id, when the list has it."""
+        row = self._database.execute(
+            "SELECT * FROM entries WHERE job_id = ?", (_id_bytes(job_id),)
+        ).fetchone()
+        return _listed(row) if row else None
+
+    def envelope(self, job_id: JobId) -> bytes | None:
+        """The sealed payload, when this list sent it."""
+        row = self._database.execute(
+            "SELECT envelope FROM entries WHERE job_id = ?", (_id_bytes(job_id),)
+        ).fetchone()
+        return row["envelope"] if row else None
+
+    def _begin(self, genesis_hash: bytes, contract: bytes, owner: bytes) -> None:
+        self._database.execute("PRAGMA journal_mode = WAL")
+        # FULL: a commit has reached the disk before anything is sent.
+        self._database.execute("PRAGMA synchronous = FULL")
+        with self.transaction():
+            (version,) = self._database.execute("PRAGMA user_version").fetchone()
+            (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if version == 0 and tables == 0:
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    self._database.execute(statement)
+                self._database.execute(
+                    "INSERT INTO origin VALUES (?, ?, ?)", (genesis_hash, contract, owner)
+                )
+                self._database.execute(f"PRAGMA user_version = {_VERSION}")
+            elif version != _VERSION:
+                raise ChainMismatchError(
+                    f"job list {self._path}: version {version}, this program reads {_VERSION}"
+                )
+        origin = self._database.execute("SELECT genesis, contract, owner FROM origin").fetchone()
+        if tuple(origin) != (genesis_hash, contract, owner):
+            raise ChainMismatchError(
+                f"job list {self._path}: belongs to another chain, contract or owner"
+            )
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _id_bytes(value: int) -> bytes:
+    # Job ids are u128, SQLite's integers are not; big-endian bytes sort as numbers do.
+    return value.to_bytes(16, "big")
+
+
+def _id_or_none(data: bytes | None) -> int | None:
+    return None if data is None else int.from_bytes(data, "big")
+
+
+def _entry(row: sqlite3.Row) -> Entry:
+    return Entry(
+        entry=row["entry"],
+        state=EntryState(row["state"]),
+        key=row["key"],
+        fingerprint=row["fingerprint"],
+        payload_hash=row["payload_hash"],
+        envelope=row["envelope"],
+        public_key=row["public_key"],
+        workers=tuple(json.loads(row["workers"])),
+        ttl=row["ttl"],
+        counter=int.from_bytes(row["counter"], "big"),
+        block=row["block"],
+        created_at=row["created_at"],
+    )
+
+
+def _listed(row: sqlite3.Row) -> ListedJob:
+    return ListedJob(
+        job_id=int.from_bytes(row["job_id"], "big"),
+        key=row["key"],
+        payload_hash=row["payload_hash"],
+        workers=tuple(json.loads(row["workers"])),
+        status=JobStatus(row["status"]),
+        purged=bool(row["purged"]),
+        block=row["block"],
+        created_at=row["created_at"],
+    )

@@ -1,0 +1,340 @@
+"""
+What an owner accepts as a job's result (protocol section 3.4), and what it says once opened.
+
+Everything is checked before a byte is shown: `Results` collects what the chain recorded and
+fetches the sealed bytes, `attestation.verify_result` judges, `crypto.open_result` opens.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.attestation import ExpectedResult, verify_result
+from orchestrator.blobs import BlobStore
+from orchestrator.client.chain_view import ChainView, JobHistory
+from orchestrator.client.job_list import JobList
+from orchestrator.crypto import MAX_PLAINTEXT, OwnerSecret, open_result
+from orchestrator.crypto.stream import body_length
+from orchestrator.encoding import blake2_256, decode_failure, decode_output
+from orchestrator.errors import (
+    BlobError,
+    BlobNotFoundError,
+    BlobUnavailableError,
+    DigestMismatchError,
+    EncodingError,
+    Error,
+    JobStateError,
+    RefusedError,
+    StatementMismatchError,
+    UntrustedWorkerError,
+)
+from orchestrator.models import (
+    AttestationProof,
+    Completion,
+    Job,
+    JobId,
+    JobStatus,
+    Outcome,
+    PublicKey,
+    Statement,
+    Worker,
+    WorkerId,
+    WorkerStatus,
+)
+
+__all__ = ["JobFailedError", "JobFailure", "Result", "Results"]
+
+# The longest sealed result: the longest plaintext, padded and in chunks, and room for its header.
+_MAX_ENVELOPE = body_length(MAX_PLAINTEXT) + 4_096
+
+WorkerBlobs = Callable[[Worker], BlobStore]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """
+    A completed job's result, verified and opened.
+
+    `completion` is the statement as recorded, with its signature; `statement` all that was
+    signed; `envelope` the sealed bytes that hash to `completion.result_hash`.
+    """
+
+    job_id: JobId
+    output: bytes = field(repr=False)
+    worker: Worker
+    completion: Completion
+    statement: Statement
+    envelope: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFailure:
+    """
+    One worker's failure, signed by it.
+
+    `code` and `message` are from the report, which only the owner can open; they are
+    `None` when the report can't be had, and `trouble` says why.
+    """
+
+    worker: WorkerId
+    completion: Completion
+    code: str | None = field(repr=False)
+    message: str | None = field(repr=False)
+    trouble: str | None = None
+
+
+class JobFailedError(RefusedError):
+    """
+    Every worker of the job failed it; `failures` are their opened reports.
+
+    The message names the job alone: reports are confidential.
+    """
+
+    def __init__(self, job_id: JobId, failures: Sequence[JobFailure]) -> None:
+        workers = ", ".join(str(failure.worker) for failure in failures)
+        super().__init__("JobFailed", f"job {job_id} failed on workers {workers}")
+        self.job_id = job_id
+        self.failures = tuple(failures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """What the chain says about a job and its signed statements."""
+
+    job_id: JobId
+    status: JobStatus
+    payload_hash: bytes
+    workers: tuple[WorkerId, ...]
+    completed: tuple[WorkerId, Completion] | None
+    failed: tuple[tuple[WorkerId, Completion], ...]
+
+
+class Results:
+    """Fetches, verifies and opens what workers sent to one owner."""
+
+    def __init__(
+        self,
+        view: ChainView,
+        job_list: JobList,
+        *,
+        owner: bytes,
+        secret: OwnerSecret,
+        sources: Sequence[BlobStore],
+        worker_blobs: WorkerBlobs | None,
+        accepted_keys: Collection[PublicKey] | None,
+    ) -> None:
+        self._view = view
+        self._list = job_list
+        self._owner = owner
+        self._secret = secret
+        self._sources = tuple(sources)
+        self._worker_blobs = worker_blobs
+        self._accepted_keys = None if accepted_keys is None else frozenset(accepted_keys)
+
+    def result(self, job_id: JobId, *, accept_revoked: bool) -> Result:
+        """
+        Return the job's result; see `JobClient.result` for what is checked.
+
+        Raises:
+            JobFailedError: Every worker failed.
+            JobStateError: There is no result, or not yet.
+        """
+        record = self._record(job_id)
+        if record.completed is None:
+            if record.status is JobStatus.FAILED:
+                raise JobFailedError(job_id, self._failures(record, accept_revoked=accept_revoked))
+            raise JobStateError("WrongStatus", f"job {job_id} is {record.status.value}: no result")
+        worker, envelope, statement, plaintext = self._open(
+            record, *record.completed, accept_revoked=accept_revoked
+        )
+        try:
+            output = decode_output(plaintext)
+        except EncodingError as error:
+            raise RefusedError("ResultUnreadable", "the content is not an output") from error
+        return Result(
+            job_id=job_id,
+            output=output,
+            worker=worker,
+            completion=record.completed[1],
+            statement=statement,
+            envelope=envelope,
+        )
+
+    def failures(self, job_id: JobId, *, accept_revoked: bool) -> tuple[JobFailure, ...]:
+        """The failures that were recorded of the job, also when another worker completed it."""
+        return self._failures(self._record(job_id), accept_revoked=accept_revoked)
+
+    def _failures(self, record: _Record, *, accept_revoked: bool) -> tuple[JobFailure, ...]:
+        return tuple(
+            self._failure(record, worker, completion, accept_revoked=accept_revoked)
+            for worker, completion in record.failed
+        )
+
+    def _failure(
+        self, record: _Record, worker: WorkerId, completion: Completion, *, accept_revoked: bool
+    ) -> JobFailure:
+        code, message, trouble = None, None, None
+        try:
+            _, _, _, plaintext = self._open(
+                record, worker, completion, accept_revoked=accept_revoked
+            )
+            code, message = decode_failure(plaintext)
+        except Error as error:
+            # One report that can't be had does not hide the others.
+            trouble = str(error)
+        return JobFailure(
+            worker=worker, completion=completion, code=code, message=message, trouble=trouble
+        )
+
+    def _open(
+        self, record: _Record, worker_id: WorkerId, completion: Completion, *, accept_revoked: bool
+    ) -> tuple[Worker, bytes, Statement, bytes]:
+        worker = self._view.worker(worker_id)
+        self._require_worker(record, worker, completion, accept_revoked=accept_revoked)
+        envelope = self._fetch(completion.result_hash, worker)
+        statement = verify_result(
+            envelope,
+            expected=ExpectedResult(
+                genesis_hash=self._view.chain.genesis_hash,
+                contract=self._view.contract,
+                payload_hash=record.payload_hash,
+                completion=completion,
+                measurement=worker.measurement,
+                accepted_keys=self._accepted_keys or {worker.signing_key},
+            ),
+        )
+        return worker, envelope, statement, open_result(envelope, secret=self._secret).plaintext
+
+    def _require_worker(
+        self, record: _Record, worker: Worker, completion: Completion, *, accept_revoked: bool
+    ) -> None:
+        if worker.worker not in record.workers:
+            raise UntrustedWorkerError(
+                "WorkerNotEligible", f"job {record.job_id} is not for worker {worker.worker}"
+            )
+        if worker.signing_key != completion.tee_worker_pubkey:
+            raise UntrustedWorkerError(
+                "KeyMismatch", f"the statement is not by the key of worker {worker.worker}"
+            )
+        if self._accepted_keys is not None and worker.signing_key not in self._accepted_keys:
+            raise UntrustedWorkerError(
+                "WorkerNotAccepted", f"worker {worker.worker} is not one that this owner accepts"
+            )
+        if accept_revoked:
+            return
+        if worker.status is WorkerStatus.REVOKED:
+            raise UntrustedWorkerError("WorkerRevoked", f"worker {worker.worker} was revoked")
+        measurements = self._view.processor.has_measurement(worker.measurement)
+        if not self._view.chain.read(measurements):
+            raise UntrustedWorkerError(
+                "MeasurementRevoked", f"the measurement of worker {worker.worker} was revoked"
+            )
+
+    def _fetch(self, digest: bytes, worker: Worker) -> bytes:
+        troubles: list[BlobError] = []
+        for source in self._stores(worker):
+            try:
+                data = source.get(digest, max_bytes=_MAX_ENVELOPE)
+                if blake2_256(data) != digest:
+                    raise DigestMismatchError(f"not the bytes that hash to {digest.hex()}")
+                return data
+            except BlobError as error:
+                troubles.append(error)
+        for trouble in troubles:
+            # One that could not be asked may still have it.
+            if isinstance(trouble, BlobUnavailableError):
+                raise BlobUnavailableError(f"result {digest.hex()}: {trouble}") from trouble
+        for trouble in troubles:
+            if not isinstance(trouble, BlobNotFoundError):
+                raise trouble
+        raise BlobNotFoundError(f"result {digest.hex()}: in none of {len(troubles)} blob stores")
+
+    def _stores(self, worker: Worker) -> Iterator[BlobStore]:
+        yield from self._sources
+        if self._worker_blobs is not None:
+            yield self._worker_blobs(worker)
+
+    def _record(self, job_id: JobId) -> _Record:
+        self._view.require_contract()
+        job = self._view.job(job_id)
+        record = self._record_of_history(job_id) if job is None else self._record_of_job(job)
+        listed = self._list.job(job_id)
+        if listed is not None and listed.payload_hash != record.payload_hash:
+            raise StatementMismatchError(
+                "PayloadMismatch", f"job {job_id} on the chain is not the one that was submitted"
+            )
+        return record
+
+    def _record_of_job(self, job: Job) -> _Record:
+        self._require_owner(job.job_id, job.owner)
+        completed = None
+        attestation = self._view.chain.read(self._view.processor.get_attestation(job.job_id))
+        if attestation is not None:
+            completed = (
+                attestation.worker,
+                Completion(
+                    job_id=attestation.job_id,
+                    result_hash=attestation.result_hash,
+                    attestation_proof=attestation.attestation_proof,
+                    tee_worker_pubkey=attestation.tee_worker_pubkey,
+                ),
+            )
+        # The contract keeps a failure's hash, its signature is in the event alone.
+        failed = self._statements(job.job_id, Outcome.FAILED) if job.failures else ()
+        return _Record(
+            job_id=job.job_id,
+            status=job.status,
+            payload_hash=job.payload_hash,
+            workers=job.workers,
+            completed=completed,
+            failed=failed,
+        )
+
+    def _record_of_history(self, job_id: JobId) -> _Record:
+        history = self._history(job_id)
+        self._require_owner(job_id, history.owner)
+        completed = self._completions(history, Outcome.COMPLETED)
+        return _Record(
+            job_id=job_id,
+            status=history.status,
+            payload_hash=history.payload_hash,
+            workers=history.workers,
+            completed=completed[0] if completed else None,
+            failed=self._completions(history, Outcome.FAILED),
+        )
+
+    def _statements(
+        self, job_id: JobId, outcome: Outcome
+    ) -> tuple[tuple[WorkerId, Completion], ...]:
+        return self._completions(self._history(job_id), outcome)
+
+    def _completions(
+        self, history: JobHistory, outcome: Outcome
+    ) -> tuple[tuple[WorkerId, Completion], ...]:
+        return tuple(
+            (
+                recorded.worker,
+                Completion(
+                    job_id=recorded.job_id,
+                    result_hash=recorded.result_hash,
+                    attestation_proof=AttestationProof(
+                        outcome=recorded.outcome,
+                        units=recorded.units,
+                        started_at=recorded.started_at,
+                        finished_at=recorded.finished_at,
+                        issued_at=recorded.issued_at,
+                        signature=recorded.signature,
+                    ),
+                    tee_worker_pubkey=self._view.worker(recorded.worker).signing_key,
+                ),
+            )
+            for recorded in history.statements
+            if recorded.outcome is outcome
+        )
+
+    def _history(self, job_id: JobId) -> JobHistory:
+        listed = self._list.job(job_id)
+        return self._view.history(job_id, block=listed.block if listed else 0)
+
+    def _require_owner(self, job_id: JobId, owner: bytes) -> None:
+        if owner != self._owner:
+            raise RefusedError("NotJobOwner", f"job {job_id} belongs to another account")
