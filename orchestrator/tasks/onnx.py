@@ -25,7 +25,7 @@ from orchestrator.tasks import task
 
 __all__ = ["MODEL_FOLDER_VARIABLE", "onnx"]
 
-MODEL_FOLDER_VARIABLE = "PHALA_JOBS_MODEL_FOLDER"
+MODEL_FOLDER_VARIABLE = "PHALA_JOBS_MODELS"
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _MAX_MODEL_BYTES = 256 << 20

@@ -1,0 +1,257 @@
+"""
+A worker over HTTP.
+
+Nothing that a worker answers can hold a client up or fill its memory: every answer has a largest
+size and a latest time, redirects are not followed, compression is not asked for. A token is sent
+over https alone, except to this machine.
+"""
+
+import asyncio
+import ipaddress
+from collections.abc import Mapping
+
+import httpx
+
+from orchestrator.encoding import blake2_256
+from orchestrator.errors import (
+    BlobNotFoundError,
+    BlobTooLargeError,
+    ConfigError,
+    DigestMismatchError,
+    EncodingError,
+    WorkerProtocolError,
+    WorkerRefusedError,
+    WorkerUnavailableError,
+)
+from orchestrator.models import Signature
+from orchestrator.workers import JobKey, JobRequest, WorkerIdentity, WorkerJob
+from orchestrator.workers.wire import (
+    RegistrationRequest,
+    dump_job_request,
+    dump_registration_request,
+    job_path,
+    load_identity,
+    load_job,
+    load_signature,
+)
+
+__all__ = ["HttpWorkerClient"]
+
+_MAX_ANSWER = 65_536
+_MAX_ERROR_WORDS = 300
+_MAX_RETRY_AFTER_SECONDS = 3_600.0
+_CONNECT_SECONDS = 5.0
+
+
+class HttpWorkerClient:
+    """
+    The worker at *url*; see `WorkerClient`.
+
+    *timeout_seconds* bounds each call as a whole, to which a long poll adds its wait. The answer
+    to `get_blob` may take *blob_seconds*.
+
+    Raises:
+        ConfigError: The URL is not one of a worker, or a token would be sent in the clear.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        timeout_seconds: float = 15.0,
+        blob_seconds: float = 120.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._url = _check_url(url, has_token=token is not None)
+        self._timeout_seconds = timeout_seconds
+        self._blob_seconds = blob_seconds
+        headers = {"accept-encoding": "identity", "user-agent": "phala-jobs"}
+        if token is not None:
+            headers["authorization"] = f"Bearer {_check_token(token)}"
+        self._client = httpx.AsyncClient(
+            headers=headers,
+            # The whole call has a time limit of its own, see `_exchange`.
+            timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
+            follow_redirects=False,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            transport=transport,
+        )
+
+    async def identity(self) -> WorkerIdentity:
+        _, body = await self._ask("GET", "/v1/identity")
+        try:
+            return load_identity(body)
+        except EncodingError as error:
+            raise self._garbage(error) from error
+
+    async def registration(
+        self,
+        *,
+        genesis: bytes,
+        contract: bytes,
+        measurement: bytes,
+        evidence_hash: bytes,
+        valid_until: int,
+    ) -> Signature:
+        request = RegistrationRequest(
+            genesis=genesis,
+            contract=contract,
+            measurement=measurement,
+            evidence_hash=evidence_hash,
+            valid_until=valid_until,
+        )
+        _, body = await self._ask(
+            "POST", "/v1/registration", content=dump_registration_request(request)
+        )
+        try:
+            return load_signature(body)
+        except EncodingError as error:
+            raise self._garbage(error) from error
+
+    async def put_blob(self, data: bytes) -> bytes:
+        digest = blake2_256(data)
+        await self._ask(
+            "PUT", f"/v1/blobs/{digest.hex()}", content=data, seconds=self._blob_seconds
+        )
+        return digest
+
+    async def get_blob(self, digest: bytes, *, max_bytes: int) -> bytes:
+        try:
+            _, data = await self._ask(
+                "GET",
+                f"/v1/blobs/{digest.hex()}",
+                max_bytes=max_bytes,
+                seconds=self._blob_seconds,
+            )
+        except WorkerRefusedError as error:
+            if error.status == 404:
+                raise BlobNotFoundError(f"{self._url} has no blob {digest.hex()}") from error
+            raise
+        if blake2_256(data) != digest:
+            raise DigestMismatchError(f"{self._url} answers {digest.hex()} with other bytes")
+        return data
+
+    async def put_job(self, request: JobRequest) -> bool:
+        status, _ = await self._ask("PUT", job_path(request.key), content=dump_job_request(request))
+        if status not in (200, 202):
+            raise WorkerProtocolError(f"{self._url} answered {status} to a job")
+        return status == 202
+
+    async def get_job(self, key: JobKey, *, wait_seconds: float = 0) -> WorkerJob:
+        path = job_path(key)
+        if wait_seconds > 0:
+            path += f"?wait={wait_seconds:.3f}"
+        _, body = await self._ask("GET", path, seconds=self._timeout_seconds + wait_seconds)
+        try:
+            return load_job(body, key)
+        except EncodingError as error:
+            raise self._garbage(error) from error
+
+    async def delete_job(self, key: JobKey) -> None:
+        await self._ask("DELETE", job_path(key))
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    def _garbage(self, error: EncodingError) -> WorkerProtocolError:
+        return WorkerProtocolError(f"{self._url}: {error}")
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: bytes | None = None,
+        max_bytes: int | None = None,
+        seconds: float | None = None,
+    ) -> tuple[int, bytes]:
+        """Return status and body of a 2xx answer, in time and of bounded size."""
+        limit = self._timeout_seconds if seconds is None else seconds
+        try:
+            async with asyncio.timeout(limit):
+                return await self._exchange(method, path, content, max_bytes)
+        except TimeoutError as error:
+            raise WorkerUnavailableError(f"{self._url}: no answer within {limit:g} s") from error
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            why = str(error) or type(error).__name__
+            if isinstance(error, httpx.RemoteProtocolError) and "illegal" in why.lower():
+                raise WorkerProtocolError(f"{self._url} does not speak HTTP: {why}") from error
+            raise WorkerUnavailableError(f"{self._url}: {why}") from error
+
+    async def _exchange(
+        self, method: str, path: str, content: bytes | None, max_bytes: int | None
+    ) -> tuple[int, bytes]:
+        async with self._client.stream(method, self._url + path, content=content) as answer:
+            status = answer.status_code
+            is_blob = max_bytes is not None and status == 200
+            limit = max_bytes if is_blob and max_bytes is not None else _MAX_ANSWER
+            body = await self._read(answer, limit, is_blob=is_blob)
+            if 200 <= status < 300:
+                return status, body
+            raise self._refusal(status, answer.headers, body)
+
+    async def _read(self, answer: httpx.Response, limit: int, *, is_blob: bool) -> bytes:
+        error_type = BlobTooLargeError if is_blob else WorkerProtocolError
+        too_long = f"{self._url}: the answer is longer than {limit} bytes"
+        announced = answer.headers.get("content-length", "")
+        if announced.isdigit() and int(announced) > limit:
+            raise error_type(too_long)
+        parts: list[bytes] = []
+        length = 0
+        async for part in answer.aiter_raw():
+            length += len(part)
+            if length > limit:
+                raise error_type(too_long)
+            parts.append(part)
+        return b"".join(parts)
+
+    def _refusal(
+        self, status: int, headers: Mapping[str, str], body: bytes
+    ) -> WorkerUnavailableError | WorkerRefusedError | WorkerProtocolError:
+        if 300 <= status < 400:
+            return WorkerProtocolError(f"{self._url} redirects ({status}), which is not followed")
+        words = body[:_MAX_ERROR_WORDS].decode("utf-8", "replace")
+        printable = "".join(letter if letter.isprintable() else " " for letter in words)
+        if status == 429 or status >= 500:
+            return WorkerUnavailableError(
+                f"{self._url} answered {status}: {printable}",
+                retry_after_seconds=_retry_after(headers.get("retry-after")),
+            )
+        return WorkerRefusedError(status, printable)
+
+
+def _retry_after(value: str | None) -> float | None:
+    if value is None or not (value.isascii() and value.isdigit()) or len(value) > 9:
+        return None
+    return min(float(value), _MAX_RETRY_AFTER_SECONDS)
+
+
+def _check_url(url: str, *, has_token: bool) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise ConfigError(f"worker URL {url!r}: {error}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ConfigError(f"worker URL {url!r}: must be http:// or https:// with a host")
+    if parsed.userinfo or parsed.query or parsed.fragment:
+        raise ConfigError(f"worker URL {url!r}: must have no user, query or fragment")
+    if has_token and parsed.scheme != "https" and not _is_loopback(parsed.host):
+        raise ConfigError(f"worker URL {url!r}: a token is sent over https alone")
+    return str(parsed).rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_token(token: str) -> str:
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigError("token: must be printable ASCII without spaces")
+    return token
