@@ -1,0 +1,268 @@
+//! Recording a worker's statement, and what a recorded one is worth later.
+
+use crate::attestation::{ensure_same_scheme, is_zero, verify_signature, Statement};
+use crate::deadline::has_passed;
+use crate::ensure::ensure;
+use crate::errors::{Error, Result};
+use crate::events::{AttestationRecorded, JobFailed};
+use crate::job_row::{AttestationEntry, FailureEntry, JobRow};
+use crate::parameters::Parameters;
+use crate::types::{
+    AttestationProof, AttestationStatus, Completion, Domain, JobAttestation, JobId, JobStatus,
+    Outcome, Worker,
+};
+use crate::workers::{Trust, Workers};
+
+/// What a statement is judged by.
+#[derive(Clone, Copy)]
+pub struct Judge<'a> {
+    /// The trusted list.
+    pub workers: &'a Workers,
+    /// The limits.
+    pub parameters: &'a Parameters,
+    /// Which contract on which chain.
+    pub domain: &'a Domain,
+    /// The block's time.
+    pub now: u64,
+}
+
+/// The events of one recorded statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// The statement was recorded.
+    pub attestation: AttestationRecorded,
+    /// It was the last failure that the job could take.
+    pub job_failed: Option<JobFailed>,
+}
+
+impl Judge<'_> {
+    /// Records the statement in `row`, if it passes rows 3 to 13 of protocol 3.2 in their order.
+    /// Rows 1 and 2, the mode and the job, are the caller's; so is storing the row.
+    ///
+    /// 3. The job is submitted and its deadline has not passed.
+    /// 4. The key is a registered worker's and the signature of its scheme.
+    /// 5. The worker is one of the job's.
+    /// 6. It is trusted now.
+    /// 7. It has not failed the job before.
+    /// 8. The result hash is not zero.
+    /// 9. The statement's times are in order.
+    /// 10. Execution began after the job was created.
+    /// 11. The statement is not from the future.
+    /// 12. It is not too old.
+    /// 13. The signature over the statement, rebuilt from storage, is the worker's.
+    ///
+    /// # Errors
+    ///
+    /// `AlreadyAttested`, `WrongStatus`, `DeadlinePassed`, `WorkerNotFound`, `KeyMismatch`,
+    /// `WorkerNotEligible`, `WorkerNotTrusted`, `AlreadyFailed`, `EmptyResultHash`,
+    /// `StatementTimesInverted`, `StatementBeforeJob`, `StatementFromFuture`, `StatementTooOld`,
+    /// `BadSignature`: the first that applies, in this order. `row` is unchanged then.
+    pub fn record(&self, row: &mut JobRow, completion: &Completion) -> Result<Recorded> {
+        match row.status {
+            JobStatus::Submitted => {}
+            JobStatus::Attested | JobStatus::Processed => return Err(Error::AlreadyAttested),
+            _ => return Err(Error::WrongStatus),
+        }
+        ensure!(!has_passed(row.deadline, self.now), Error::DeadlinePassed);
+        let (position, worker) = self.find_worker(row, completion)?;
+        ensure!(
+            self.workers.trust(&worker, self.now) == Trust::Trusted,
+            Error::WorkerNotTrusted
+        );
+        let failed_before = row.failures.iter().any(|past| past.position == position);
+        ensure!(!failed_before, Error::AlreadyFailed);
+        ensure!(!is_zero(&completion.result_hash), Error::EmptyResultHash);
+        self.check_times(row, &completion.attestation_proof)?;
+        let statement = Statement {
+            domain: self.domain,
+            job_id: completion.job_id,
+            payload_hash: &row.payload_hash,
+            outcome: completion.attestation_proof.outcome,
+            result_hash: &completion.result_hash,
+            units: completion.attestation_proof.units,
+            measurement: &worker.measurement,
+            started_at: completion.attestation_proof.started_at,
+            finished_at: completion.attestation_proof.finished_at,
+            issued_at: completion.attestation_proof.issued_at,
+        };
+        verify_signature(
+            &worker.signing_key,
+            &completion.attestation_proof.signature,
+            &statement.digest(),
+        )?;
+        Ok(self.write(row, completion, position, &worker))
+    }
+
+    /// Rows 4 and 5: the worker whose key it is, and its place in the job's list.
+    fn find_worker(&self, row: &JobRow, completion: &Completion) -> Result<(u8, Worker)> {
+        let key = &completion.tee_worker_pubkey;
+        let signature = &completion.attestation_proof.signature;
+        let worker = self.workers.id_by_key(key).ok_or(Error::WorkerNotFound)?;
+        ensure_same_scheme(key, signature)?;
+        let position = row.position_of(worker).ok_or(Error::WorkerNotEligible)?;
+        let worker = self.workers.get(worker).ok_or(Error::WorkerNotFound)?;
+        Ok((position, worker))
+    }
+
+    /// Rows 9 to 12.
+    fn check_times(&self, row: &JobRow, proof: &AttestationProof) -> Result<()> {
+        let skew = self.parameters.max_clock_skew;
+        ensure!(
+            proof.started_at <= proof.finished_at && proof.finished_at <= proof.issued_at,
+            Error::StatementTimesInverted
+        );
+        ensure!(
+            proof.started_at >= row.created_at.saturating_sub(skew),
+            Error::StatementBeforeJob
+        );
+        ensure!(
+            proof.issued_at <= self.now.saturating_add(skew),
+            Error::StatementFromFuture
+        );
+        ensure!(
+            self.now.saturating_sub(proof.issued_at) <= self.parameters.max_attestation_age,
+            Error::StatementTooOld
+        );
+        Ok(())
+    }
+
+    fn write(
+        &self,
+        row: &mut JobRow,
+        completion: &Completion,
+        position: u8,
+        worker: &Worker,
+    ) -> Recorded {
+        let proof = &completion.attestation_proof;
+        let mut job_failed = None;
+        match proof.outcome {
+            Outcome::Completed => {
+                row.attestation = Some(AttestationEntry {
+                    position,
+                    signature: proof.signature,
+                    result_hash: completion.result_hash,
+                    units: proof.units,
+                    started_at: proof.started_at,
+                    finished_at: proof.finished_at,
+                    issued_at: proof.issued_at,
+                    timestamp: self.now,
+                });
+                row.status = JobStatus::Attested;
+            }
+            Outcome::Failed => {
+                row.failures.push(FailureEntry {
+                    position,
+                    result_hash: completion.result_hash,
+                    units: proof.units,
+                    timestamp: self.now,
+                });
+                if row.failures.len() == row.workers.len() {
+                    row.status = JobStatus::Failed;
+                    job_failed = Some(JobFailed {
+                        job_id: completion.job_id,
+                        owner: row.owner,
+                    });
+                }
+            }
+        }
+        Recorded {
+            attestation: AttestationRecorded {
+                job_id: completion.job_id,
+                worker: worker.worker,
+                outcome: proof.outcome,
+                result_hash: completion.result_hash,
+                units: proof.units,
+                started_at: proof.started_at,
+                finished_at: proof.finished_at,
+                issued_at: proof.issued_at,
+                signature: proof.signature,
+            },
+            job_failed,
+        }
+    }
+
+    /// What the job's attestation is worth now: the first status that applies.
+    pub fn attestation_status(&self, job_id: JobId, row: &JobRow) -> AttestationStatus {
+        let Some((entry, worker)) = self.attested(row) else {
+            return AttestationStatus::NotFound;
+        };
+        let statement = Statement {
+            domain: self.domain,
+            job_id,
+            payload_hash: &row.payload_hash,
+            outcome: Outcome::Completed,
+            result_hash: &entry.result_hash,
+            units: entry.units,
+            measurement: &worker.measurement,
+            started_at: entry.started_at,
+            finished_at: entry.finished_at,
+            issued_at: entry.issued_at,
+        };
+        let verified = verify_signature(&worker.signing_key, &entry.signature, &statement.digest());
+        if verified.is_err() {
+            return AttestationStatus::BadSignature;
+        }
+        match self.workers.trust(&worker, self.now) {
+            Trust::Revoked => AttestationStatus::WorkerRevoked,
+            Trust::MeasurementRevoked => AttestationStatus::MeasurementRevoked,
+            Trust::Suspended => AttestationStatus::WorkerSuspended,
+            Trust::Expired => AttestationStatus::WorkerExpired,
+            Trust::Trusted => AttestationStatus::Valid,
+        }
+    }
+
+    /// The job's attestation as clients see it.
+    pub fn get_attestation(&self, job_id: JobId, row: &JobRow) -> Option<JobAttestation> {
+        let (entry, worker) = self.attested(row)?;
+        Some(JobAttestation {
+            job_id,
+            result_hash: entry.result_hash,
+            attestation_proof: AttestationProof {
+                outcome: Outcome::Completed,
+                units: entry.units,
+                started_at: entry.started_at,
+                finished_at: entry.finished_at,
+                issued_at: entry.issued_at,
+                signature: entry.signature,
+            },
+            tee_worker_pubkey: worker.signing_key,
+            timestamp: entry.timestamp,
+            worker: worker.worker,
+        })
+    }
+
+    /// Whether `completion` says again what the job's attestation says.
+    pub fn is_repeated(&self, row: &JobRow, completion: &Completion) -> bool {
+        row.status == JobStatus::Attested
+            && completion.attestation_proof.outcome == Outcome::Completed
+            && self.attested(row).is_some_and(|(entry, worker)| {
+                worker.signing_key == completion.tee_worker_pubkey
+                    && entry.result_hash == completion.result_hash
+            })
+    }
+
+    /// Checks that an attested job may be marked processed. A worker that expired since does not
+    /// matter: its statement was valid when it was recorded.
+    ///
+    /// # Errors
+    ///
+    /// `WrongStatus` if the job is not attested.
+    /// `AttestationNotValid` if its attestation is worth less than that.
+    pub fn ensure_markable(&self, job_id: JobId, row: &JobRow) -> Result<()> {
+        ensure!(row.status == JobStatus::Attested, Error::WrongStatus);
+        ensure!(
+            matches!(
+                self.attestation_status(job_id, row),
+                AttestationStatus::Valid | AttestationStatus::WorkerExpired
+            ),
+            Error::AttestationNotValid
+        );
+        Ok(())
+    }
+
+    fn attested<'r>(&self, row: &'r JobRow) -> Option<(&'r AttestationEntry, Worker)> {
+        let entry = row.attestation.as_ref()?;
+        let worker = self.workers.get(row.worker_at(entry.position)?)?;
+        Some((entry, worker))
+    }
+}
