@@ -1,0 +1,310 @@
+"""
+The host functions that the contract imports, with the results and traps of pallet-contracts 38.
+
+`HOST_FUNCTIONS` is all there is: code that imports anything else is refused when it is uploaded.
+A `Frame` is one call of one contract: what it is told, what it changed so far. Nothing a frame
+holds reaches the chain's state before the call has ended well.
+"""
+
+import ctypes
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import NoReturn
+
+import sr25519
+from coincurve import PublicKey as Secp256k1PublicKey
+from wasmtime import Caller, Memory
+
+from orchestrator.chain.scale import read_compact
+from orchestrator.chain.wasm import I32, HostSignature
+from orchestrator.errors import EncodingError
+
+__all__ = ["HOST_FUNCTIONS", "HOST_SIGNATURES", "Frame", "HostFunction", "Unwind"]
+
+# pallet-contracts 38, schedule.rs `Limits` and the node's `MaxStorageKeyLen`.
+MAX_PAYLOAD_BYTES = 16 * 1024
+MAX_KEY_BYTES = 128
+MAX_TOPICS = 4
+
+_TOPIC_BYTES = 32
+_HASH_BYTES = 32
+_UINT32 = 0xFFFFFFFF
+_LENGTH_BYTES = 4
+
+# pallet-contracts-uapi: `ReturnErrorCode`, and the size that stands for "there was nothing".
+SUCCESS = 0
+KEY_NOT_FOUND = 3
+CODE_NOT_FOUND = 7
+ECDSA_RECOVERY_FAILED = 11
+SR25519_VERIFY_FAILED = 12
+SENTINEL = _UINT32
+
+REVERT = 1
+
+
+class Unwind(Exception):  # noqa: N818 - not an error: a return is one, too
+    """Leaves the WebAssembly code; the frame holds why."""
+
+
+@dataclass(kw_only=True)
+class Frame:
+    """
+    One call of one contract.
+
+    `read_cell` reads a storage cell as it was before the call, `has_code` says whether a code hash
+    was uploaded. The call's outcome is `flags` and `output` when it returned, `trap` when the host
+    stopped it, `failure` when the host itself failed.
+    """
+
+    account: bytes
+    caller: bytes
+    timestamp: int
+    input: bytes | None
+    read_cell: Callable[[bytes], bytes | None]
+    has_code: Callable[[bytes], bool]
+    memory: Memory
+    cells: dict[bytes, bytes | None] = field(default_factory=dict)
+    seen: dict[bytes, bytes | None] = field(default_factory=dict)
+    events: list[tuple[tuple[bytes, ...], bytes]] = field(default_factory=list)
+    new_code: bytes | None = None
+    flags: int = 0
+    output: bytes = b""
+    trap: str | None = None
+    is_unwound: bool = False
+    failure: BaseException | None = None
+
+    def stop(self, reason: str) -> NoReturn:
+        """Trap, as the pallet does; *reason* is the pallet's word and what exceeded what."""
+        self.trap = reason
+        raise Unwind
+
+    def load(self, caller: Caller, pointer: int, length: int) -> bytes:
+        """Return bytes of the contract's memory."""
+        pointer &= _UINT32
+        length &= _UINT32
+        if pointer + length > self.memory.data_len(caller):
+            self.stop(f"OutOfBounds: {length} bytes at {pointer}")
+        base = ctypes.addressof(self.memory.data_ptr(caller).contents)
+        return ctypes.string_at(base + pointer, length)
+
+    def store(self, caller: Caller, pointer: int, data: bytes) -> None:
+        """Write bytes to the contract's memory."""
+        pointer &= _UINT32
+        if pointer + len(data) > self.memory.data_len(caller):
+            self.stop(f"OutOfBounds: {len(data)} bytes at {pointer}")
+        base = ctypes.addressof(self.memory.data_ptr(caller).contents)
+        ctypes.memmove(base + pointer, data, len(data))
+
+    def give(self, caller: Caller, out: int, out_length: int, data: bytes) -> None:
+        """Write *data* to the buffer at *out*, whose room is read from and length written there."""
+        room = int.from_bytes(self.load(caller, out_length, _LENGTH_BYTES), "little")
+        if room < len(data):
+            self.stop(f"OutputBufferTooSmall: {len(data)} bytes for a buffer of {room}")
+        self.store(caller, out, data)
+        self.store(caller, out_length, len(data).to_bytes(_LENGTH_BYTES, "little"))
+
+    def cell(self, key: bytes) -> bytes | None:
+        """Return a storage cell as this call sees it."""
+        if key not in self.seen:
+            self.seen[key] = self.read_cell(key)
+        return self.cells[key] if key in self.cells else self.seen[key]
+
+    def changes(self) -> dict[bytes, bytes | None]:
+        """Return the cells that differ from what they were before the call."""
+        return {key: value for key, value in self.cells.items() if self.seen[key] != value}
+
+    def key(self, caller: Caller, pointer: int, length: int) -> bytes:
+        """Return a storage key of the contract's memory."""
+        if length & _UINT32 > MAX_KEY_BYTES:
+            self.stop(f"DecodingFailed: a key of {length & _UINT32} bytes, limit {MAX_KEY_BYTES}")
+        return self.load(caller, pointer, length)
+
+
+def _size(value: bytes | None) -> int:
+    return SENTINEL if value is None else len(value)
+
+
+def _input(frame: Frame, caller: Caller, out: int, out_length: int) -> None:
+    if frame.input is None:
+        frame.stop("InputForwarded: the input was read before")
+    data, frame.input = frame.input, None
+    frame.give(caller, out, out_length, data)
+
+
+def _seal_return(frame: Frame, caller: Caller, flags: int, data: int, length: int) -> None:
+    frame.output = frame.load(caller, data, length)
+    frame.flags = flags & _UINT32
+    if frame.flags > REVERT:
+        frame.stop(f"InvalidCallFlags: {frame.flags}")
+    raise Unwind
+
+
+def _caller(frame: Frame, caller: Caller, out: int, out_length: int) -> None:
+    frame.give(caller, out, out_length, frame.caller)
+
+
+def _address(frame: Frame, caller: Caller, out: int, out_length: int) -> None:
+    frame.give(caller, out, out_length, frame.account)
+
+
+def _now(frame: Frame, caller: Caller, out: int, out_length: int) -> None:
+    frame.give(caller, out, out_length, frame.timestamp.to_bytes(8, "little"))
+
+
+def _value_transferred(frame: Frame, caller: Caller, out: int, out_length: int) -> None:
+    frame.give(caller, out, out_length, bytes(16))
+
+
+def _get_storage(
+    frame: Frame, caller: Caller, key: int, key_length: int, out: int, out_length: int
+) -> int:
+    value = frame.cell(frame.key(caller, key, key_length))
+    if value is None:
+        return KEY_NOT_FOUND
+    frame.give(caller, out, out_length, value)
+    return SUCCESS
+
+
+def _take_storage(
+    frame: Frame, caller: Caller, key: int, key_length: int, out: int, out_length: int
+) -> int:
+    name = frame.key(caller, key, key_length)
+    value = frame.cell(name)
+    if value is None:
+        return KEY_NOT_FOUND
+    frame.cells[name] = None
+    frame.give(caller, out, out_length, value)
+    return SUCCESS
+
+
+def _contains_storage(frame: Frame, caller: Caller, key: int, key_length: int) -> int:
+    return _size(frame.cell(frame.key(caller, key, key_length)))
+
+
+def _clear_storage(frame: Frame, caller: Caller, key: int, key_length: int) -> int:
+    name = frame.key(caller, key, key_length)
+    old = frame.cell(name)
+    frame.cells[name] = None
+    return _size(old)
+
+
+def _set_storage(
+    frame: Frame, caller: Caller, key: int, key_length: int, value: int, value_length: int
+) -> int:
+    if value_length & _UINT32 > MAX_PAYLOAD_BYTES:
+        length = value_length & _UINT32
+        frame.stop(f"ValueTooLarge: a value of {length} bytes, limit {MAX_PAYLOAD_BYTES}")
+    name = frame.key(caller, key, key_length)
+    old = frame.cell(name)
+    frame.cells[name] = frame.load(caller, value, value_length)
+    return _size(old)
+
+
+def _deposit_event(
+    frame: Frame, caller: Caller, topics: int, topics_length: int, data: int, data_length: int
+) -> None:
+    if data_length & _UINT32 > MAX_PAYLOAD_BYTES:
+        length = data_length & _UINT32
+        frame.stop(f"ValueTooLarge: an event of {length} bytes, limit {MAX_PAYLOAD_BYTES}")
+    names = _topics(frame, frame.load(caller, topics, topics_length))
+    if len(names) > MAX_TOPICS:
+        frame.stop(f"TooManyTopics: {len(names)} topics, limit {MAX_TOPICS}")
+    frame.events.append((names, frame.load(caller, data, data_length)))
+
+
+def _topics(frame: Frame, raw: bytes) -> tuple[bytes, ...]:
+    """Decode `Vec<Hash>`; like the pallet, take no bytes for no topics."""
+    if not raw:
+        return ()
+    try:
+        count, start = read_compact(raw, 0)
+    except EncodingError:
+        frame.stop("DecodingFailed: the topics are not a list")
+    if start + count * _TOPIC_BYTES > len(raw):
+        frame.stop("DecodingFailed: the topics end too early")
+    return tuple(
+        raw[start + i * _TOPIC_BYTES : start + (i + 1) * _TOPIC_BYTES] for i in range(count)
+    )
+
+
+def _hash_blake2_256(frame: Frame, caller: Caller, data: int, length: int, out: int) -> None:
+    digest = blake2b(frame.load(caller, data, length), digest_size=_HASH_BYTES).digest()
+    frame.store(caller, out, digest)
+
+
+def _ecdsa_recover(frame: Frame, caller: Caller, signature: int, digest: int, out: int) -> int:
+    raw = frame.load(caller, signature, 65)
+    message = frame.load(caller, digest, _HASH_BYTES)
+    # sp_io takes Ethereum's recovery ids, too: 27 and 28 stand for 0 and 1.
+    recovery_id = raw[64] - 27 if raw[64] > 26 else raw[64]
+    try:
+        key = Secp256k1PublicKey.from_signature_and_message(
+            raw[:64] + bytes([recovery_id]), message, hasher=None
+        )
+    except ValueError:
+        return ECDSA_RECOVERY_FAILED
+    frame.store(caller, out, key.format(compressed=True))
+    return SUCCESS
+
+
+def _sr25519_verify(
+    frame: Frame, caller: Caller, signature: int, key: int, length: int, message: int
+) -> int:
+    raw = frame.load(caller, signature, 64)
+    public_key = frame.load(caller, key, 32)
+    text = frame.load(caller, message, length)
+    return SUCCESS if _is_sr25519(raw, text, public_key) else SR25519_VERIFY_FAILED
+
+
+def _is_sr25519(signature: bytes, message: bytes, public_key: bytes) -> bool:
+    try:
+        return bool(sr25519.verify(signature, message, public_key))
+    except (ValueError, TypeError):
+        # The binding raises for bytes that are no signature or no point.
+        return False
+
+
+def _set_code_hash(frame: Frame, caller: Caller, code_hash: int) -> int:
+    wanted = frame.load(caller, code_hash, _HASH_BYTES)
+    if not frame.has_code(wanted):
+        return CODE_NOT_FOUND
+    frame.new_code = wanted
+    return SUCCESS
+
+
+@dataclass(frozen=True)
+class HostFunction:
+    """A host function: how many `i32` it takes and returns, and what it does."""
+
+    parameters: int
+    results: int
+    run: Callable[..., int | None]
+
+    @property
+    def signature(self) -> HostSignature:
+        """The function's type."""
+        return (I32,) * self.parameters, (I32,) * self.results
+
+
+HOST_FUNCTIONS: Mapping[tuple[str, str], HostFunction] = {
+    ("seal0", "address"): HostFunction(2, 0, _address),
+    ("seal0", "caller"): HostFunction(2, 0, _caller),
+    ("seal0", "deposit_event"): HostFunction(4, 0, _deposit_event),
+    ("seal0", "ecdsa_recover"): HostFunction(3, 1, _ecdsa_recover),
+    ("seal0", "hash_blake2_256"): HostFunction(3, 0, _hash_blake2_256),
+    ("seal0", "input"): HostFunction(2, 0, _input),
+    ("seal0", "now"): HostFunction(2, 0, _now),
+    ("seal0", "seal_return"): HostFunction(3, 0, _seal_return),
+    ("seal0", "set_code_hash"): HostFunction(1, 1, _set_code_hash),
+    ("seal0", "sr25519_verify"): HostFunction(4, 1, _sr25519_verify),
+    ("seal0", "take_storage"): HostFunction(4, 1, _take_storage),
+    ("seal0", "value_transferred"): HostFunction(2, 0, _value_transferred),
+    ("seal1", "clear_storage"): HostFunction(2, 1, _clear_storage),
+    ("seal1", "contains_storage"): HostFunction(2, 1, _contains_storage),
+    ("seal1", "get_storage"): HostFunction(4, 1, _get_storage),
+    ("seal2", "set_storage"): HostFunction(4, 1, _set_storage),
+}
+HOST_SIGNATURES: Mapping[tuple[str, str], HostSignature] = {
+    name: function.signature for name, function in HOST_FUNCTIONS.items()
+}

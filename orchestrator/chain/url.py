@@ -1,0 +1,29 @@
+"""Chains by URL: `local:PATH` is the embedded chain in a file."""
+
+from pathlib import Path
+
+from orchestrator.chain import Chain
+from orchestrator.chain.embedded import EmbeddedChain
+from orchestrator.errors import ConfigError
+
+__all__ = ["open_chain"]
+
+
+def open_chain(url: str, *, create: bool = False) -> Chain:
+    """
+    Return the chain that *url* names; a file is made only when *create* is set.
+
+    Raises:
+        ConfigError: The URL is of no known form.
+        InputError: There is no such file, or the path can't be used.
+        ChainMismatchError: The file is no chain file, damaged, or of another version.
+        ChainUnavailableError: The chain can't be reached now.
+    """
+    scheme, _, rest = url.partition(":")
+    if scheme != "local":
+        message = f"chain: {url!r} is not of the form local:PATH"
+        raise ConfigError(message)
+    if not rest or rest == ":memory:":
+        message = f"chain: {url!r} names no file"
+        raise ConfigError(message)
+    return EmbeddedChain(Path(rest), create=create)
