@@ -7,10 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar
 
-from orchestrator.client.job_client import JobClient, RebuildProgress, WaitProgress
-from orchestrator.client.job_list import ListedJob, UnfinishedJob
+from orchestrator.client.entries import ListedJob, UnfinishedJob
+from orchestrator.client.job_client import JobClient
+from orchestrator.client.rebuild import RebuildProgress
 from orchestrator.client.results import JobFailure, Result
-from orchestrator.client.submitting import DEFAULT_TTL_MS, Submission, SubmitProgress
+from orchestrator.client.sealer import DEFAULT_TTL_MS, Submission
+from orchestrator.client.submitter import SubmitProgress
+from orchestrator.client.watch import WaitProgress
 from orchestrator.crypto import SealedJob
 from orchestrator.errors import ContractError, InputError
 from orchestrator.models import JobId, JobStatus, TaskInput, WorkerId

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Collection, Generator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -10,51 +9,21 @@ from typing import Self, TypeVar
 from orchestrator.blobs import BlobStore
 from orchestrator.chain import Chain, ContractCall
 from orchestrator.client.chain_view import ChainView
-from orchestrator.client.job_list import JobList, ListedJob, UnfinishedJob
+from orchestrator.client.entries import ListedJob, UnfinishedJob
+from orchestrator.client.job_list import JobList
+from orchestrator.client.rebuild import RebuildProgress, rebuild
 from orchestrator.client.results import JobFailure, Result, Results, WorkerBlobs
-from orchestrator.client.submitting import (
-    DEFAULT_TTL_MS,
-    Sealer,
-    Submission,
-    SubmitProgress,
-    Submitter,
-)
+from orchestrator.client.sealer import DEFAULT_TTL_MS, Sealer, Submission
+from orchestrator.client.submitter import SubmitProgress, Submitter
+from orchestrator.client.watch import WaitProgress, Watch
 from orchestrator.crypto import OwnerSecret, SealedJob
-from orchestrator.errors import (
-    ChainUnavailableError,
-    ContractError,
-    InputError,
-    JobStateError,
-    WaitTimeoutError,
-)
+from orchestrator.errors import ContractError
 from orchestrator.models import Account, JobId, JobStatus, PublicKey, TaskInput, WorkerId
 
-__all__ = ["JobClient", "RebuildProgress", "WaitProgress"]
+__all__ = ["JobClient"]
 
 T = TypeVar("T")
-P = TypeVar("P", "WaitProgress", SubmitProgress)
-
-_FIRST_POLL_SECONDS = 0.05
-_LONGEST_POLL_SECONDS = 2.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class WaitProgress:
-    """What `wait` last saw; `status` is `None` while the chain can't be read."""
-
-    job_id: JobId
-    status: JobStatus | None
-    waited_seconds: float
-    wait_seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class RebuildProgress:
-    """How many of all jobs `rebuild` has looked at, and how many are this owner's."""
-
-    examined: int
-    total: int
-    found: int
+P = TypeVar("P", WaitProgress, SubmitProgress)
 
 
 def _clock() -> int:
@@ -113,6 +82,7 @@ class JobClient:
         self._submitter = Submitter(
             self._view, self._list, account=account, secret=secret, clock=clock
         )
+        self._watch = Watch(self._view, self._list, owner=account.account_id, clock=clock)
         self._results = Results(
             self._view,
             self._list,
@@ -247,36 +217,7 @@ class JobClient:
         self, job_id: JobId, *, timeout_seconds: float
     ) -> Generator[WaitProgress, None, JobStatus]:
         """`wait` for callers who do the waiting themselves."""
-        started = self._clock()
-        pause = _FIRST_POLL_SECONDS
-        while True:
-            trouble: ChainUnavailableError | None = None
-            status: JobStatus | None = None
-            try:
-                # Read first: what is then still open after this time stays so.
-                time = self._view.chain.finalized_head().timestamp
-                status, deadline = self._look(job_id)
-                if status.is_final:
-                    return status
-                if status is JobStatus.SUBMITTED and time > deadline:
-                    raise JobStateError(
-                        "DeadlinePassed",
-                        f"job {job_id} was not attested before its deadline {deadline};"
-                        " expire and purge it",
-                    )
-            except ChainUnavailableError as error:
-                trouble = error
-            waited = (self._clock() - started) / 1_000
-            if waited >= timeout_seconds:
-                shown = status.value if status else "not known"
-                raise WaitTimeoutError(
-                    f"job {job_id}: {shown} after {timeout_seconds} seconds"
-                ) from trouble
-            pause = min(pause, max(timeout_seconds - waited, 0.001))
-            yield WaitProgress(
-                job_id=job_id, status=status, waited_seconds=waited, wait_seconds=pause
-            )
-            pause = min(pause * 1.5, _LONGEST_POLL_SECONDS)
+        return self._watch.steps(job_id, timeout_seconds=timeout_seconds)
 
     def status(self, job_id: JobId) -> JobStatus:
         """
@@ -285,7 +226,8 @@ class JobClient:
         Raises:
             InputError: There is no such job.
         """
-        return self._look(job_id)[0]
+        self._view.require_contract()
+        return self._watch.look(job_id)[0]
 
     def result(self, job_id: JobId, *, accept_revoked_worker: bool = False) -> Result:
         """
@@ -360,16 +302,9 @@ class JobClient:
 
         With *refresh* the chain is asked about those that are not finished yet.
         """
-        jobs = self._list.jobs()
-        if not refresh:
-            return jobs
-        self._view.require_contract()
-        moving = {job.job_id for job in jobs if not job.status.is_final and not job.purged}
-        heads = self._view.heads(moving)
-        self._list.update_many([(head.job_id, head.status, False) for head in heads.values()])
-        for job_id in moving - heads.keys():
-            # Purged by another machine of the same owner.
-            self.status(job_id)
+        if refresh:
+            self._view.require_contract()
+            self._watch.refresh()
         return self._list.jobs()
 
     def unfinished(self) -> list[UnfinishedJob]:
@@ -384,44 +319,7 @@ class JobClient:
         keeps them. Keys of submissions are only in the lost list and do not come back.
         """
         self._view.require_contract()
-        examined, found = 0, 0
-        for heads, total in self._view.all_heads():
-            own = [head for head in heads if head.owner == self._account.account_id]
-            self._list.restore(
-                ListedJob(
-                    job_id=head.job_id,
-                    key=None,
-                    payload_hash=head.payload_hash,
-                    workers=head.workers,
-                    status=head.status,
-                    purged=False,
-                    block=0,
-                    created_at=head.created_at,
-                )
-                for head in own
-            )
-            examined = heads[-1].job_id if heads else examined
-            found += len(own)
-            if progress:
-                progress(RebuildProgress(examined=examined, total=total, found=found))
-        histories = self._view.histories(owner=self._account.account_id)
-        self._list.restore(
-            ListedJob(
-                job_id=history.job_id,
-                key=None,
-                payload_hash=history.payload_hash,
-                workers=history.workers,
-                status=history.status,
-                purged=history.purged,
-                block=history.block,
-                created_at=history.created_at,
-            )
-            for history in histories.values()
-        )
-        jobs = self._list.jobs()
-        if progress:
-            progress(RebuildProgress(examined=examined, total=examined, found=len(jobs)))
-        return len(jobs)
+        return rebuild(self._view, self._list, owner=self._account.account_id, progress=progress)
 
     def _sealer(self) -> Sealer:
         return Sealer(
@@ -431,20 +329,6 @@ class JobClient:
             trusted_node=self._trusted_node,
             clock=self._clock,
         )
-
-    def _look(self, job_id: JobId) -> tuple[JobStatus, int]:
-        """Return status and deadline, 0 when the job is purged and so finished."""
-        self._view.require_contract()
-        head = self._view.heads([job_id]).get(job_id)
-        if head is not None:
-            self._list.update(job_id, status=head.status)
-            return head.status, head.deadline
-        if not 1 <= job_id <= self._view.job_counter():
-            raise InputError(f"job_id: there is no job {job_id} on this contract")
-        listed = self._list.job(job_id)
-        history = self._view.history(job_id, block=listed.block if listed else 0)
-        self._list.update(job_id, status=history.status, purged=history.purged)
-        return history.status, 0
 
     def _end(self, call: ContractCall[None], job_id: JobId, status: JobStatus) -> None:
         self._view.require_contract()

@@ -17,16 +17,15 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 
+from orchestrator.client.entries import Entry, EntryState, ListedJob, NewEntry, UnfinishedJob
 from orchestrator.encoding import blake2_256
 from orchestrator.errors import ChainMismatchError, InputError
 from orchestrator.keystore.private_files import create_private_file, ensure_private_directory
-from orchestrator.models import JobId, JobStatus, WorkerId
+from orchestrator.models import JobId, JobStatus
 
-__all__ = ["Entry", "EntryState", "JobList", "ListedJob", "NewEntry", "UnfinishedJob"]
+__all__ = ["JobList"]
 
 _VERSION = 1
 _BUSY_TIMEOUT_SECONDS = 60.0
@@ -54,76 +53,6 @@ CREATE TABLE entries (
 CREATE INDEX payloads ON entries (payload_hash);
 CREATE INDEX unfinished ON entries (entry) WHERE state IN ('sealed', 'sending');
 """
-
-
-class EntryState(Enum):
-    """What is known of an entry's way to the chain."""
-
-    SEALED = "sealed"
-    SENDING = "sending"
-    SUBMITTED = "submitted"
-    REFUSED = "refused"
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewEntry:
-    """
-    What goes into the list before it is sent.
-
-    `counter` and `block` are the chain's job counter and finalized block before sending:
-    the job, if there is one, comes after both. `fingerprint` recognises the same content
-    again without telling what it is.
-    """
-
-    key: str | None
-    fingerprint: bytes
-    payload_hash: bytes
-    envelope: bytes = field(repr=False)
-    public_key: bytes
-    workers: tuple[WorkerId, ...]
-    ttl: int
-    counter: int
-    block: int
-    created_at: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry(NewEntry):
-    """An entry of the list that may still have to be sent, or was refused."""
-
-    entry: int
-    state: EntryState
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnfinishedJob:
-    """A sealed job of which the list does not know that it is on the chain (times in ms)."""
-
-    entry: int
-    key: str | None
-    payload_hash: bytes
-    workers: tuple[WorkerId, ...]
-    created_at: int
-    perhaps_sent: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListedJob:
-    """
-    A job of this owner, as last seen (times in ms).
-
-    `status` is the last one known; of a purged job it is the one it ended with. `block` is
-    a block that is not after the one the job was submitted in.
-    """
-
-    job_id: JobId
-    key: str | None
-    payload_hash: bytes
-    workers: tuple[WorkerId, ...]
-    status: JobStatus
-    purged: bool
-    block: int
-    created_at: int
 
 
 class JobList:
@@ -340,10 +269,16 @@ class JobList:
         """The same for several, as (job, status, purged)."""
         with self.transaction():
             self._database.executemany(
-                "UPDATE entries SET status = COALESCE(?, status), purged = MAX(purged, ?)"
-                " WHERE job_id = ?",
+                # Where nothing changes nothing is written, so that polling costs no flush.
+                "UPDATE entries SET status = COALESCE(:status, status),"
+                " purged = MAX(purged, :purged) WHERE job_id = :job_id"
+                " AND (status IS NOT COALESCE(:status, status) OR purged < :purged)",
                 [
-                    (status.value if status else None, purged, _id_bytes(job_id))
+                    {
+                        "status": status.value if status else None,
+                        "purged": purged,
+                        "job_id": _id_bytes(job_id),
+                    }
                     for job_id, status, purged in seen
                 ],
             )

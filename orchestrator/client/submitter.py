@@ -1,65 +1,39 @@
 """
 From a task to a job on the chain, exactly once.
 
-Sealing follows protocol rule 1.5 (b): keys are read as trusted, at a finalized block, from a node
-that the owner said is trusted. Submitting is idempotent: the list (`job_list`) knows what was
-about to be sent, the chain knows what came of it, and bytes are sent again only when the chain
-does not have them.
+The list (`job_list`) knows what was about to be sent, the chain knows what came of it, and bytes
+are sent again only when the chain does not have them.
 """
 
 import hashlib
 import hmac
-import secrets
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.chain import ContractCall, Receipt
 from orchestrator.client.chain_view import ChainView
-from orchestrator.client.job_list import Entry, EntryState, JobList, NewEntry
-from orchestrator.crypto import OwnerSecret, SealedJob, seal_job, verify_reply_key
+from orchestrator.client.entries import Entry, EntryState, NewEntry
+from orchestrator.client.job_list import JobList
+from orchestrator.client.sealer import Sealer, Submission
+from orchestrator.crypto import OwnerSecret
 from orchestrator.encoding import blake2_256, encode_cbor, encode_task_input
 from orchestrator.errors import (
-    ConfigError,
     ContractError,
     ContractTrappedError,
     InputError,
-    UntrustedWorkerError,
 )
 from orchestrator.models import (
     Account,
     JobId,
     JobOptions,
-    Parameters,
-    TaskInput,
-    Worker,
-    WorkerId,
 )
 
-__all__ = ["DEFAULT_TTL_MS", "Sealer", "Submission", "SubmitProgress", "Submitter"]
+__all__ = ["SubmitProgress", "Submitter"]
 
-DEFAULT_TTL_MS = 3_600_000
-MAX_WORKERS = 4
-_DEFAULT_WORKERS = 2
 _MAX_KEY_LENGTH = 128
 _GROUP = 16
 _LONGEST_PAUSE_SECONDS = 5.0
 _SHORTEST_PAUSE_SECONDS = 0.05
-
-
-@dataclass(frozen=True, kw_only=True)
-class Submission:
-    """
-    A job to submit.
-
-    `workers` are those it is sealed to, in order of preference; without them, up to two
-    trusted ones are chosen at random. With a `key` of the caller's, the same submission
-    made again, today or after a crash, is the same job.
-    """
-
-    task: TaskInput
-    workers: tuple[WorkerId, ...] | None = None
-    ttl_ms: int = DEFAULT_TTL_MS
-    key: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,99 +44,6 @@ class SubmitProgress:
     refused: int
     total: int
     wait_seconds: float
-
-
-class Sealer:
-    """Seals tasks to trusted workers; remembers what it read for the length of its own life."""
-
-    def __init__(
-        self,
-        view: ChainView,
-        *,
-        owner: bytes,
-        secret: OwnerSecret,
-        trusted_node: bool,
-        clock: Callable[[], int],
-    ) -> None:
-        self._view = view
-        self._owner = owner
-        self._secret = secret
-        self._trusted_node = trusted_node
-        self._clock = clock
-        self._parameters: Parameters | None = None
-        self._workers: dict[WorkerId, Worker] = {}
-        self._pool: list[Worker] | None = None
-
-    def seal(self, submission: Submission) -> tuple[SealedJob, tuple[WorkerId, ...]]:
-        """
-        Return the task, sealed, and the workers it is sealed to.
-
-        1. The node was said to be trusted.
-        2. The contract belongs to this chain and its version is known.
-        3. The time to live is inside the contract's limits.
-        4. One to four different workers, each trusted at a finalized block and until now.
-        5. Their keys are usable.
-        6. The sealed bytes are not longer than the contract takes.
-
-        Raises:
-            ConfigError: 1.
-            ChainMismatchError: 2.
-            InputError: 3, 5 or 6, or the number of workers in 4.
-            UntrustedWorkerError: 4.
-        """
-        if not self._trusted_node:
-            raise ConfigError(
-                "trusted_node: workers' keys come from the node, so nothing is sealed unless"
-                " the node is said to be trusted"
-            )
-        self._view.require_contract()
-        parameters = self._limits()
-        if not parameters.min_ttl <= submission.ttl_ms <= parameters.max_ttl:
-            raise InputError(
-                f"ttl: {submission.ttl_ms} ms, the contract takes {parameters.min_ttl}"
-                f" to {parameters.max_ttl} ms"
-            )
-        workers = self._choose(submission.workers)
-        for worker in workers:
-            _require_usable_key(worker)
-        sealed = seal_job(
-            encode_task_input(submission.task),
-            genesis=self._view.chain.genesis_hash,
-            contract=self._view.contract,
-            owner=self._owner,
-            secret=self._secret,
-            recipients=[worker.encryption_key for worker in workers],
-        )
-        if len(sealed.envelope) > parameters.max_payload:
-            raise InputError(
-                f"payload: {len(sealed.envelope)} bytes when sealed, the contract's max_payload"
-                f" is {parameters.max_payload}; larger payloads by reference come later"
-            )
-        return sealed, tuple(worker.worker for worker in workers)
-
-    def _limits(self) -> Parameters:
-        if self._parameters is None:
-            self._parameters = self._view.parameters()
-        return self._parameters
-
-    def _choose(self, wanted: tuple[WorkerId, ...] | None) -> list[Worker]:
-        if wanted is None:
-            if self._pool is None:
-                self._pool = self._view.trusted_workers(now=self._clock())
-            if not self._pool:
-                raise UntrustedWorkerError("WorkerNotTrusted", "no worker is trusted now")
-            count = min(_DEFAULT_WORKERS, len(self._pool))
-            return secrets.SystemRandom().sample(self._pool, count)
-        if not 1 <= len(wanted) <= MAX_WORKERS:
-            raise InputError(f"workers: {len(wanted)} given, 1 to {MAX_WORKERS} are possible")
-        if len(set(wanted)) != len(wanted):
-            raise InputError(f"workers: {list(wanted)} names one twice")
-        return [self._trusted(worker) for worker in wanted]
-
-    def _trusted(self, worker: WorkerId) -> Worker:
-        if worker not in self._workers:
-            self._workers[worker] = self._view.trusted_worker(worker, now=self._clock())
-        return self._workers[worker]
 
 
 class Submitter:
@@ -418,10 +299,3 @@ class Submitter:
     def _pause_seconds(self) -> float:
         twentieth = self._view.parameters().rate_window / 20_000
         return min(_LONGEST_PAUSE_SECONDS, max(_SHORTEST_PAUSE_SECONDS, twentieth))
-
-
-def _require_usable_key(worker: Worker) -> None:
-    try:
-        verify_reply_key(worker.encryption_key)
-    except InputError as error:
-        raise InputError(f"worker {worker.worker}: its encryption key: {error}") from error

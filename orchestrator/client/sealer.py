@@ -1,0 +1,137 @@
+"""
+Sealing by protocol rule 1.5 (b).
+
+Workers' keys are read as trusted, at a finalized block, from a node that the owner said is trusted.
+"""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchestrator.client.chain_view import ChainView
+from orchestrator.crypto import OwnerSecret, SealedJob, seal_job, verify_reply_key
+from orchestrator.encoding import encode_task_input
+from orchestrator.errors import ConfigError, InputError, UntrustedWorkerError
+from orchestrator.models import Parameters, TaskInput, Worker, WorkerId
+
+__all__ = ["DEFAULT_TTL_MS", "Sealer", "Submission"]
+
+DEFAULT_TTL_MS = 3_600_000
+_MAX_WORKERS = 4
+_DEFAULT_WORKERS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """
+    A job to submit.
+
+    `workers` are those it is sealed to, in order of preference; without them, up to two
+    trusted ones are chosen at random. With a `key` of the caller's, the same submission
+    made again, today or after a crash, is the same job.
+    """
+
+    task: TaskInput
+    workers: tuple[WorkerId, ...] | None = None
+    ttl_ms: int = DEFAULT_TTL_MS
+    key: str | None = None
+
+
+class Sealer:
+    """Seals tasks to trusted workers; remembers what it read for the length of its own life."""
+
+    def __init__(
+        self,
+        view: ChainView,
+        *,
+        owner: bytes,
+        secret: OwnerSecret,
+        trusted_node: bool,
+        clock: Callable[[], int],
+    ) -> None:
+        self._view = view
+        self._owner = owner
+        self._secret = secret
+        self._trusted_node = trusted_node
+        self._clock = clock
+        self._parameters: Parameters | None = None
+        self._workers: dict[WorkerId, Worker] = {}
+        self._pool: list[Worker] | None = None
+
+    def seal(self, submission: Submission) -> tuple[SealedJob, tuple[WorkerId, ...]]:
+        """
+        Return the task, sealed, and the workers it is sealed to.
+
+        1. The node was said to be trusted.
+        2. The contract belongs to this chain and its version is known.
+        3. The time to live is inside the contract's limits.
+        4. One to four different workers, each trusted at a finalized block and until now.
+        5. Their keys are usable.
+        6. The sealed bytes are not longer than the contract takes.
+
+        Raises:
+            ConfigError: 1.
+            ChainMismatchError: 2.
+            InputError: 3, 5 or 6, or the number of workers in 4.
+            UntrustedWorkerError: 4.
+        """
+        if not self._trusted_node:
+            raise ConfigError(
+                "trusted_node: workers' keys come from the node, so nothing is sealed unless"
+                " the node is said to be trusted"
+            )
+        self._view.require_contract()
+        parameters = self._limits()
+        if not parameters.min_ttl <= submission.ttl_ms <= parameters.max_ttl:
+            raise InputError(
+                f"ttl: {submission.ttl_ms} ms, the contract takes {parameters.min_ttl}"
+                f" to {parameters.max_ttl} ms"
+            )
+        workers = self._choose(submission.workers)
+        for worker in workers:
+            _require_usable_key(worker)
+        sealed = seal_job(
+            encode_task_input(submission.task),
+            genesis=self._view.chain.genesis_hash,
+            contract=self._view.contract,
+            owner=self._owner,
+            secret=self._secret,
+            recipients=[worker.encryption_key for worker in workers],
+        )
+        if len(sealed.envelope) > parameters.max_payload:
+            raise InputError(
+                f"payload: {len(sealed.envelope)} bytes when sealed, the contract's max_payload"
+                f" is {parameters.max_payload}; larger payloads by reference come later"
+            )
+        return sealed, tuple(worker.worker for worker in workers)
+
+    def _limits(self) -> Parameters:
+        if self._parameters is None:
+            self._parameters = self._view.parameters()
+        return self._parameters
+
+    def _choose(self, wanted: tuple[WorkerId, ...] | None) -> list[Worker]:
+        if wanted is None:
+            if self._pool is None:
+                self._pool = self._view.trusted_workers(now=self._clock())
+            if not self._pool:
+                raise UntrustedWorkerError("WorkerNotTrusted", "no worker is trusted now")
+            count = min(_DEFAULT_WORKERS, len(self._pool))
+            return secrets.SystemRandom().sample(self._pool, count)
+        if not 1 <= len(wanted) <= _MAX_WORKERS:
+            raise InputError(f"workers: {len(wanted)} given, 1 to {_MAX_WORKERS} are possible")
+        if len(set(wanted)) != len(wanted):
+            raise InputError(f"workers: {list(wanted)} names one twice")
+        return [self._trusted(worker) for worker in wanted]
+
+    def _trusted(self, worker: WorkerId) -> Worker:
+        if worker not in self._workers:
+            self._workers[worker] = self._view.trusted_worker(worker, now=self._clock())
+        return self._workers[worker]
+
+
+def _require_usable_key(worker: Worker) -> None:
+    try:
+        verify_reply_key(worker.encryption_key)
+    except InputError as error:
+        raise InputError(f"worker {worker.worker}: its encryption key: {error}") from error

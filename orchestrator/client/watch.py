@@ -1,0 +1,96 @@
+"""What becomes of jobs after they are submitted."""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+from orchestrator.client.chain_view import ChainView
+from orchestrator.client.job_list import JobList
+from orchestrator.errors import ChainUnavailableError, InputError, JobStateError, WaitTimeoutError
+from orchestrator.models import JobId, JobStatus
+
+__all__ = ["WaitProgress", "Watch"]
+
+_FIRST_POLL_SECONDS = 0.05
+_LONGEST_POLL_SECONDS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitProgress:
+    """What `wait` last saw; `status` is `None` while the chain can't be read."""
+
+    job_id: JobId
+    status: JobStatus | None
+    waited_seconds: float
+    wait_seconds: float
+
+
+class Watch:
+    """Follows jobs on the chain and notes in the list of *owner* what it saw."""
+
+    def __init__(
+        self, view: ChainView, job_list: JobList, *, owner: bytes, clock: Callable[[], int]
+    ) -> None:
+        self._view = view
+        self._list = job_list
+        self._owner = owner
+        self._clock = clock
+
+    def steps(
+        self, job_id: JobId, *, timeout_seconds: float
+    ) -> Generator[WaitProgress, None, JobStatus]:
+        """Look at the job until it is finished; see `JobClient.wait`."""
+        self._view.require_contract()
+        started = self._clock()
+        pause = _FIRST_POLL_SECONDS
+        while True:
+            trouble: ChainUnavailableError | None = None
+            status: JobStatus | None = None
+            try:
+                # Read first: what is then still open after this time stays so.
+                time = self._view.chain.finalized_head().timestamp
+                status, deadline = self.look(job_id)
+                if status.is_final:
+                    return status
+                if status is JobStatus.SUBMITTED and time > deadline:
+                    raise JobStateError(
+                        "DeadlinePassed",
+                        f"job {job_id} was not attested before its deadline {deadline};"
+                        " expire and purge it",
+                    )
+            except ChainUnavailableError as error:
+                trouble = error
+            waited = (self._clock() - started) / 1_000
+            if waited >= timeout_seconds:
+                shown = status.value if status else "not known"
+                raise WaitTimeoutError(
+                    f"job {job_id}: {shown} after {timeout_seconds} seconds"
+                ) from trouble
+            pause = min(pause, max(timeout_seconds - waited, 0.001))
+            yield WaitProgress(
+                job_id=job_id, status=status, waited_seconds=waited, wait_seconds=pause
+            )
+            pause = min(pause * 1.5, _LONGEST_POLL_SECONDS)
+
+    def look(self, job_id: JobId) -> tuple[JobStatus, int]:
+        """Return status and deadline, 0 when the job is purged and so finished."""
+        head = self._view.heads([job_id]).get(job_id)
+        if head is not None:
+            if head.owner == self._owner:
+                self._list.update(job_id, status=head.status)
+            return head.status, head.deadline
+        if not 1 <= job_id <= self._view.job_counter():
+            raise InputError(f"job_id: there is no job {job_id} on this contract")
+        listed = self._list.job(job_id)
+        history = self._view.history(job_id, block=listed.block if listed else 0)
+        self._list.update(job_id, status=history.status, purged=history.purged)
+        return history.status, 0
+
+    def refresh(self) -> None:
+        """Look at all jobs in the list that were not finished when last seen."""
+        jobs = self._list.jobs()
+        moving = {job.job_id for job in jobs if not job.status.is_final and not job.purged}
+        heads = self._view.heads(moving)
+        self._list.update_many([(head.job_id, head.status, False) for head in heads.values()])
+        for job_id in moving - heads.keys():
+            # Purged by another machine of the same owner.
+            self.look(job_id)
