@@ -110,6 +110,20 @@ class Settings:
             text="Open file descriptor to read the passphrase of the keys from.", example="3"
         ),
     ] = None
+    keys_unencrypted: Annotated[
+        bool,
+        Described(text="Allow keys without a passphrase, for development and machines' accounts."),
+    ] = False
+    trusted_nodes: Annotated[
+        tuple[str, ...],
+        Described(
+            text=(
+                "Chains, by URL, whose word on which workers are trusted is believed when a job is"
+                " sealed; local: ones always are."
+            ),
+            example="wss://node.example.org",
+        ),
+    ] = ()
     client: Annotated[
         Path,
         Described(
@@ -465,6 +479,8 @@ def _toml(setting: Declared) -> str:
         items = example.split(", ") if example else setting.default
         return "[" + ", ".join(str(i) if int in setting.kinds else _quoted(i) for i in items) + "]"
     shown = str(example if setting.default is None else setting.default)
+    if bool in setting.kinds:
+        return shown.lower()
     return shown if int in setting.kinds else _quoted(shown)
 
 

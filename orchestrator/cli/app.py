@@ -1,0 +1,83 @@
+"""The whole command, put together from its nouns."""
+
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli import (
+    access,
+    config,
+    contract,
+    demo,
+    jobs,
+    keys,
+    measurements,
+    orchestrator,
+    task,
+    verify,
+    worker,
+    workers,
+)
+
+PROTOCOL_VERSION = 1
+
+app = typer.Typer(
+    name="phala-jobs",
+    help="Confidential jobs on TEE workers, verified by the contract itself.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(given: bool) -> None:
+    """Print the versions of program, protocol and contract, and end."""
+    if not given:
+        return
+    from importlib.metadata import version
+
+    from orchestrator.chain.bundle import load_bundle
+
+    bundle = load_bundle()
+    typer.echo(f"phala-jobs {version('phala-jobs')}")
+    typer.echo(f"protocol {PROTOCOL_VERSION}")
+    typer.echo(f"contract {bundle.version} (code 0x{bundle.code_hash.hex()})")
+    raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the versions."
+        ),
+    ] = False,
+) -> None:
+    """Confidential jobs on TEE workers, verified by the contract itself."""
+
+
+for _module in (demo, jobs, verify):
+    _module.declare(app)
+
+for _name, _nouns in (
+    ("contract", contract.app),
+    ("roles", access.roles),
+    ("mode", access.mode),
+    ("parameters", access.parameters),
+    ("admin", access.admin),
+    ("account", access.account),
+    ("workers", workers.app),
+    ("measurements", measurements.app),
+    ("worker", worker.app),
+    ("orchestrator", orchestrator.app),
+    ("keys", keys.app),
+    ("task", task.app),
+    ("config", config.app),
+):
+    app.add_typer(_nouns, name=_name)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="phala-jobs")

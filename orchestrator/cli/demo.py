@@ -1,0 +1,4 @@
+import typer
+
+
+def declare(app: typer.Typer) -> None: ...

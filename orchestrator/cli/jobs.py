@@ -1,0 +1,231 @@
+"""One's own jobs: `submit`, `jobs`, `status`, `result`, `cancel`, `expire`, `purge`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.access import READ, SEND
+from orchestrator.cli.attestations import save_attestation_file
+from orchestrator.cli.command import command
+from orchestrator.cli.output import Document, JsonValue, to_json
+from orchestrator.cli.results import show_output
+from orchestrator.cli.session import Session
+from orchestrator.cli.values import parse_duration, parse_task_parameters, read_input
+
+if TYPE_CHECKING:
+    from orchestrator.models import Job
+
+OWNER = (
+    "chain",
+    "contract",
+    "account",
+    "keys",
+    "passphrase_file",
+    "passphrase_fd",
+    "client",
+    "trusted_nodes",
+)
+FETCH = (*OWNER, "results")
+MAX_INPUT_BYTES = 16 << 20
+PANEL = "One's own jobs"
+
+JobArgument = Annotated[int, typer.Argument(metavar="JOB", min=1, max=2**128 - 1)]
+
+
+def submit(
+    session: Session,
+    task: Annotated[str, typer.Argument(metavar="TASK", help="The task, such as echo.")],
+    data: Annotated[Path, typer.Argument(metavar="INPUT", help="A file, or - for stdin.")],
+    parameter: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="May be repeated.")
+    ] = None,
+    worker: Annotated[
+        list[int] | None,
+        typer.Option(metavar="ID", help="Seal to this worker; up to 4, in order of preference."),
+    ] = None,
+    ttl: Annotated[str, typer.Option(metavar="DURATION", help="Time until the deadline.")] = "1h",
+    key: Annotated[
+        str | None, typer.Option(help="Your name for this job: submitted again, it is the same.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the job has ended.")] = False,
+    timeout: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long to wait at most.")
+    ] = "10m",
+) -> None:
+    """Seal a file to workers and submit it. Repeating it after a failure makes no second job."""
+    from orchestrator.models import TaskInput
+
+    content = read_input("input", data, max_bytes=MAX_INPUT_BYTES)
+    ttl_ms, timeout_ms = parse_duration("ttl", ttl), parse_duration("timeout", timeout)
+    task_input = TaskInput(
+        task=task, input=content, parameters=parse_task_parameters(parameter or ())
+    )
+    with session.output.progress("Sealing and submitting"):
+        job_id = session.client.submit(task_input, workers=worker or None, ttl_ms=ttl_ms, key=key)
+    document: dict[str, JsonValue] = {"job_id": job_id}
+    if wait:
+        with session.output.progress(f"Waiting for job {job_id}"):
+            ended = session.client.wait(job_id, timeout_seconds=timeout_ms / 1_000)
+        document["status"] = ended.value
+    session.output.result(document)
+
+
+def list_jobs(
+    session: Session,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Restore the list from the chain first.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Finish submissions that were interrupted first.")
+    ] = False,
+) -> None:
+    """List one's own jobs, as this machine's list and the chain know them."""
+    if rebuild:
+        with session.output.progress("Rebuilding the list from the chain"):
+            session.client.rebuild()
+    if resume:
+        with session.output.progress("Finishing interrupted submissions"):
+            session.client.resume()
+    rows: list[Document] = [
+        {
+            "job_id": job.job_id,
+            "key": job.key,
+            "status": job.status.value + (" (purged)" if job.purged else ""),
+            "workers": list(job.workers),
+            "created_at": job.created_at,
+        }
+        for job in session.client.jobs()
+    ]
+    unfinished = session.client.unfinished()
+    if unfinished:
+        session.output.say(f"{len(unfinished)} submissions are unfinished: jobs --resume")
+    session.output.rows("jobs", rows, unfinished=len(unfinished))
+
+
+def status(
+    session: Session,
+    job: JobArgument,
+    save_attestation: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="New file with all that `verify` needs, offline."),
+    ] = None,
+) -> None:
+    """Print what the contract knows about a job."""
+    from orchestrator.cli.attestations import attestation_of
+    from orchestrator.errors import InputError
+
+    found = session.chain.read(session.processor.get_job(job))
+    if found is None:
+        raise InputError(f"job: there is no job {job} on this contract, or it was purged")
+    document = job_document(found)
+    attestation = session.chain.read(session.processor.get_attestation(job))
+    if attestation is not None:
+        recorded = session.chain.read(session.processor.attestation_status(job))
+        document |= {
+            "attested_by": attestation.worker,
+            "attestation": recorded.value,
+            "result_hash": to_json(attestation.result_hash),
+            "units": attestation.attestation_proof.units,
+            "started_at": attestation.attestation_proof.started_at,
+            "finished_at": attestation.attestation_proof.finished_at,
+            "recorded_at": attestation.timestamp,
+        }
+    if save_attestation is not None:
+        save_attestation_file(attestation_of(session, job), save_attestation)
+        document["attestation_file"] = str(save_attestation)
+    session.output.result(document)
+
+
+def job_document(job: "Job") -> dict[str, "JsonValue"]:
+    """A job's head, as JSON has it."""
+    from orchestrator.encoding import to_ss58
+    from orchestrator.models import InlinePayload
+
+    payload = job.encrypted_payload
+    length = len(payload.data) if isinstance(payload, InlinePayload) else payload.length
+    return {
+        "job_id": job.job_id,
+        "status": job.status.value,
+        "processed": job.processed,
+        "owner": to_ss58(job.owner),
+        "workers": list(job.workers),
+        "failed_workers": [failure.worker for failure in job.failures],
+        "payload_bytes": length,
+        "payload_hash": "0x" + job.payload_hash.hex(),
+        "created_at": job.created_at,
+        "deadline": job.deadline,
+        "processed_at": job.processed_at,
+    }
+
+
+def result(
+    session: Session,
+    job: JobArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="A new file to write.")
+    ] = None,
+    sealed: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="New file for the sealed bytes too, for `verify`."),
+    ] = None,
+    save_attestation: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="New file with all that `verify` needs, offline."),
+    ] = None,
+    accept_revoked: Annotated[
+        bool, typer.Option("--accept-revoked", help="Also by a worker that was revoked since.")
+    ] = False,
+) -> None:
+    """Fetch a job's sealed result, make every check, open it, and print or write it."""
+    from orchestrator.cli.attestations import attestation_of
+    from orchestrator.keystore.private_files import write_new_file
+
+    with session.output.progress(f"Fetching and checking the result of job {job}"):
+        opened = session.client.result(job, accept_revoked_worker=accept_revoked)
+    if sealed is not None:
+        write_new_file(sealed, opened.envelope)
+    if save_attestation is not None:
+        save_attestation_file(attestation_of(session, job), save_attestation)
+    show_output(
+        session,
+        opened.output,
+        output,
+        {
+            "job_id": job,
+            "worker": opened.worker.worker,
+            "result_hash": to_json(opened.completion.result_hash),
+            "units": opened.statement.units,
+        },
+    )
+
+
+def cancel(session: Session, job: JobArgument) -> None:
+    """Withdraw one's own job."""
+    with session.output.progress(f"Cancelling job {job}"):
+        session.client.cancel(job)
+    session.output.result({"job_id": job, "status": "Cancelled"})
+
+
+def expire(session: Session, job: JobArgument) -> None:
+    """Close a job whose deadline has passed; anyone may."""
+    session.send(session.processor.expire_job(job), f"Expiring job {job}")
+    session.output.result({"job_id": job, "status": "Expired"})
+
+
+def purge(session: Session, job: JobArgument) -> None:
+    """Remove one's own ended job from the chain; its deposit comes back."""
+    with session.output.progress(f"Purging job {job}"):
+        session.client.purge(job)
+    session.output.result({"job_id": job, "purged": True})
+
+
+def declare(app: typer.Typer) -> None:
+    """Add the commands to *app*."""
+    command(app, "submit", settings=OWNER, panel=PANEL)(submit)
+    command(app, "jobs", settings=OWNER, panel=PANEL)(list_jobs)
+    command(app, "status", settings=READ, panel=PANEL)(status)
+    command(app, "result", settings=FETCH, panel=PANEL)(result)
+    command(app, "cancel", settings=OWNER, panel=PANEL)(cancel)
+    command(app, "expire", settings=SEND, panel=PANEL)(expire)
+    command(app, "purge", settings=OWNER, panel=PANEL)(purge)

@@ -1,0 +1,113 @@
+"""
+How people write what the protocol holds: durations, bytes, accounts, parameters.
+
+Each function says which field was wrong, what it may hold, and what it held.
+"""
+
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from orchestrator.errors import InputError
+from orchestrator.models import Parameters
+
+_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION = re.compile(r"(\d{1,15})(ms|s|m|h|d)")
+_MS_PARAMETERS = {
+    "min_ttl",
+    "max_ttl",
+    "rate_window",
+    "max_attestation_age",
+    "max_clock_skew",
+    "max_registration",
+    "mark_grace",
+}
+
+
+def parse_duration(field: str, text: str) -> int:
+    """Milliseconds from `90s`, `15m`, `2h`, `7d`, `500ms`."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise InputError(f"{field}: {text!r} is no duration such as 90s, 15m, 2h or 7d")
+    return int(match[1]) * _UNITS_MS[match[2]]
+
+
+def parse_bytes32(field: str, text: str) -> bytes:
+    """32 bytes from 64 hex digits, with or without 0x."""
+    try:
+        data = bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        data = b""
+    if len(data) != 32:
+        raise InputError(f"{field}: {text!r} is not 64 hex digits (32 bytes)")
+    return data
+
+
+def parse_account(field: str, text: str) -> bytes:
+    """An account id from SS58, or 0x and 64 hex digits."""
+    from orchestrator.encoding import from_ss58
+
+    try:
+        return from_ss58(text)
+    except InputError as error:
+        raise InputError(f"{field}: {text!r}: {error}") from error
+
+
+def parse_parameters(assignments: Iterable[str], base: Parameters) -> Parameters:
+    """*base* with `name=value` applied; times are durations, others numbers."""
+    known = {declared.name for declared in dataclasses.fields(Parameters)}
+    changes: dict[str, int] = {}
+    for assignment in assignments:
+        name, separator, text = assignment.partition("=")
+        if not separator or name not in known:
+            raise InputError(
+                f"parameter {assignment!r}: must be NAME=VALUE with NAME one of "
+                + ", ".join(sorted(known))
+            )
+        if name in _MS_PARAMETERS and not text.isdecimal():
+            changes[name] = parse_duration(name, text)
+        elif text.isdecimal() and len(text) <= 20:
+            changes[name] = int(text)
+        else:
+            raise InputError(f"parameter {name}: {text!r} is not a whole number")
+    return dataclasses.replace(base, **changes)
+
+
+def parse_task_parameters(assignments: Iterable[str]) -> dict[str, object]:
+    """A task's parameters from `name=value`; a value that is JSON is that, any other is text."""
+    found: dict[str, object] = {}
+    for assignment in assignments:
+        name, separator, text = assignment.partition("=")
+        if not separator or not name:
+            raise InputError(f"parameter {assignment!r}: must be NAME=VALUE")
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
+    return found
+
+
+def read_input(field: str, path: Path, *, max_bytes: int) -> bytes:
+    """
+    The bytes of a file, or of standard input for `-`; never more than *max_bytes*.
+
+    Raises:
+        InputError: It can't be read, is empty, or is longer; names the field, the
+            limit and the value.
+    """
+    try:
+        if str(path) == "-":
+            data = sys.stdin.buffer.read(max_bytes + 1)
+        else:
+            with path.open("rb") as handle:
+                data = handle.read(max_bytes + 1)
+    except OSError as error:
+        raise InputError(f"{field} {path}: {error.strerror or error}") from error
+    if not data:
+        raise InputError(f"{field} {path}: empty; at least 1 byte is needed")
+    if len(data) > max_bytes:
+        raise InputError(f"{field} {path}: longer than the limit of {max_bytes} bytes")
+    return data

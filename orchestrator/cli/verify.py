@@ -1,0 +1,134 @@
+"""Check a finished job: offline from its attestation file, or against the chain."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.access import READ
+from orchestrator.cli.attestations import attestation_of
+from orchestrator.cli.command import command
+from orchestrator.cli.output import Document, to_json
+from orchestrator.cli.session import Session
+from orchestrator.cli.values import read_input
+from orchestrator.errors import InputError, RefusedError
+
+if TYPE_CHECKING:
+    from orchestrator.attestation import AttestationFile, Check
+    from orchestrator.models import JobId, PublicKey
+
+MAX_FILE_BYTES = 1 << 20
+MAX_RESULT_BYTES = 20 << 20
+
+
+def verify(
+    session: Session,
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|JOB", help="An attestation file, or the id of a job on the chain."
+        ),
+    ],
+    accept_key: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HEX", help="A worker's signing key that you accept; repeatable."),
+    ] = None,
+    result: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The sealed result, to be compared too.")
+    ] = None,
+) -> None:
+    """Check that a worker signed a job's result: offline from a file, or against the chain."""
+    keys = None if not accept_key else [parse_public_key(text) for text in accept_key]
+    sealed = None if result is None else read_input("result", result, max_bytes=MAX_RESULT_BYTES)
+    if target.isdecimal() and not Path(target).exists():
+        file, checks = _from_chain(session, int(target), keys, sealed)
+    else:
+        file, checks = _offline(Path(target), keys, sealed)
+    _report(session, file, checks)
+
+
+def declare(app: typer.Typer) -> None:
+    """Add the command to *app*."""
+    command(app, "verify", settings=READ, panel="Anybody")(verify)
+
+
+def parse_public_key(text: str) -> "PublicKey":
+    """A signing key from hex: 33 bytes are ECDSA, 32 are sr25519."""
+    from orchestrator.models import PublicKey, Scheme
+
+    schemes = {33: Scheme.ECDSA, 32: Scheme.SR25519}
+    try:
+        key = bytes.fromhex(text.removeprefix("0x"))
+        return PublicKey(scheme=schemes[len(key)], key=key)
+    except (ValueError, KeyError):
+        raise InputError(
+            f"accept_key: {text!r} is no signing key of 33 (ECDSA) or 32 (sr25519) bytes in hex"
+        ) from None
+
+
+def _offline(
+    path: Path, keys: "Sequence[PublicKey] | None", sealed: bytes | None
+) -> "tuple[AttestationFile, list[Check]]":
+    from orchestrator.attestation import load_attestation_file, verify_attestation_file
+
+    file = load_attestation_file(read_input("file", path, max_bytes=MAX_FILE_BYTES))
+    return file, verify_attestation_file(file, accepted_keys=keys, result=sealed)
+
+
+def _from_chain(
+    session: Session, job_id: "JobId", keys: "Sequence[PublicKey] | None", sealed: bytes | None
+) -> "tuple[AttestationFile, list[Check]]":
+    """The offline checks on what the chain has; the contract's word on today in the last one."""
+    from orchestrator.attestation import CheckOutcome, verify_attestation_file
+    from orchestrator.models import AttestationStatus
+
+    file = attestation_of(session, job_id)
+    registered = [file.worker.signing_key] if keys is None else keys
+    checks = verify_attestation_file(file, accepted_keys=registered, result=sealed)
+    status = session.chain.read(session.processor.attestation_status(job_id))
+    is_valid = status is AttestationStatus.VALID
+    today = replace(
+        checks[-1],
+        outcome=CheckOutcome.PASSED if is_valid else CheckOutcome.FAILED,
+        detail=f"the contract says {status.value}",
+    )
+    return file, [*checks[:-1], today]
+
+
+def _report(session: Session, file: "AttestationFile", checks: "Sequence[Check]") -> None:
+    """Print the checks; refuse with the first that failed."""
+    from orchestrator.attestation import CheckOutcome, is_accepted
+
+    rows: list[Document] = [
+        {"check": check.name, "outcome": check.outcome.value, "detail": check.detail}
+        for check in checks
+    ]
+    failed = [check for check in checks if check.outcome is CheckOutcome.FAILED]
+    accepted = is_accepted(checks)
+    if not (session.output.as_json and failed):
+        session.output.rows(
+            "checks",
+            rows,
+            verified=accepted,
+            job_id=file.job.job_id,
+            worker=file.worker.worker,
+            signing_key=to_json(file.worker.signing_key.key),
+        )
+    if failed:
+        raise RefusedError(
+            "NotVerified", "; ".join(f"{check.name}: {check.detail}" for check in failed)
+        )
+    session.output.say(
+        f"job {file.job.job_id}: worker {file.worker.worker} signed this result"
+        + ("" if _is_pinned(checks) else "; its key was not compared with any that you accept")
+    )
+
+
+def _is_pinned(checks: "Sequence[Check]") -> bool:
+    from orchestrator.attestation import CheckOutcome
+
+    return any(
+        check.name == "accepted key" and check.outcome is CheckOutcome.PASSED for check in checks
+    )

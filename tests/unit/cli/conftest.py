@@ -1,0 +1,78 @@
+"""Runs the command line in this process, with a home folder and an environment of its own."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from orchestrator.cli import app
+from orchestrator.config import PREFIX
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """What a command did."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    stdout_bytes: bytes
+
+    @property
+    def document(self) -> Any:  # noqa: ANN401  # JSON, looked into by the test
+        return json.loads(self.stdout)
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder of its own, and none of our variables."""
+    for name in list(os.environ):
+        if name.upper().startswith(PREFIX):
+            monkeypatch.delenv(name)
+    folder = tmp_path / "home"
+    folder.mkdir(mode=0o700)
+    monkeypatch.setenv("HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def run(home: Path) -> Run:
+    """Run `phala-jobs` with the given words."""
+    runner = CliRunner()
+
+    def run(*words: object, stdin: bytes = b"", **environment: str) -> Ran:
+        result = runner.invoke(
+            app,
+            [str(word) for word in words],
+            input=stdin,
+            env={PREFIX + name.upper(): value for name, value in environment.items()},
+        )
+        return Ran(
+            exit_code=result.exit_code,
+            stdout=result.stdout,
+            stderr=result.stderr,
+            stdout_bytes=result.stdout_bytes,
+        )
+
+    return run
+
+
+@pytest.fixture
+def secret_file(tmp_path: Path) -> Callable[[str, str], Path]:
+    """Write a file that only its owner may read."""
+
+    def write(name: str, text: str) -> Path:
+        path = tmp_path / name
+        path.touch(mode=0o600)
+        path.write_text(text)
+        return path
+
+    return write
