@@ -2,6 +2,10 @@
 //!
 //! Enum variants are appended, never reordered: SCALE encodes them by index. Bytes that are signed
 //! never use those indices; see `attestation`.
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "the derived SCALE code casts a variant's index, a constant, to u8"
+)]
 
 use ink::prelude::vec::Vec;
 use ink::primitives::AccountId;
