@@ -12,6 +12,7 @@ from enum import Enum
 from typing import NoReturn, TypeVar
 
 from orchestrator.attestation.file import AttestationFile, WorkerFacts
+from orchestrator.encoding import SIGNATURE_LENGTHS, SIGNING_KEY_LENGTHS
 from orchestrator.errors import EncodingError
 from orchestrator.models import (
     AttestationProof,
@@ -31,8 +32,6 @@ FORMAT = "phala-jobs attestation"
 VERSION = 1
 MAX_FILE_LENGTH = 65_536
 
-_KEY_LENGTHS = {Scheme.SR25519: 32, Scheme.ECDSA: 33}
-_SIGNATURE_LENGTHS = {Scheme.SR25519: 64, Scheme.ECDSA: 65}
 _OUTCOMES = {"Completed": Outcome.COMPLETED, "Failed": Outcome.FAILED}
 _SCHEMES = {"sr25519": Scheme.SR25519, "ecdsa": Scheme.ECDSA}
 _STATUSES = {status.value: status for status in JobStatus}
@@ -188,14 +187,14 @@ def _load_completion(fields: _Object) -> Completion:
 
 def _load_key(fields: _Object) -> PublicKey:
     scheme = fields.take("scheme", lambda path, value: _one_of(path, value, _SCHEMES))
-    key = fields.take("key", lambda path, value: _bytes(path, value, _KEY_LENGTHS[scheme]))
+    key = fields.take("key", lambda path, value: _bytes(path, value, SIGNING_KEY_LENGTHS[scheme]))
     fields.finish()
     return PublicKey(scheme=scheme, key=key)
 
 
 def _load_signature(fields: _Object) -> Signature:
     scheme = fields.take("scheme", lambda path, value: _one_of(path, value, _SCHEMES))
-    data = fields.take("data", lambda path, value: _bytes(path, value, _SIGNATURE_LENGTHS[scheme]))
+    data = fields.take("data", lambda path, value: _bytes(path, value, SIGNATURE_LENGTHS[scheme]))
     fields.finish()
     return Signature(scheme=scheme, data=data)
 

@@ -16,6 +16,7 @@ from orchestrator.crypto.keys import (
     verify_signature,
 )
 from orchestrator.crypto.sealing import (
+    MAX_ENVELOPE,
     MAX_PLAINTEXT,
     JobHeader,
     OpenedJob,
@@ -32,6 +33,7 @@ from orchestrator.crypto.sealing import (
 )
 
 __all__ = [
+    "MAX_ENVELOPE",
     "MAX_PLAINTEXT",
     "AccountKey",
     "EcdsaSigner",

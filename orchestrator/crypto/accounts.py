@@ -86,7 +86,7 @@ class AccountKey(Secret):
         match = _URI.fullmatch(uri.strip())
         if not uri.strip() or match is None:
             raise InputError("account: neither a phrase nor a path such as //Alice")
-        phrase = match["phrase"].strip()
+        phrase = " ".join(match["phrase"].split())
         if _HEX_SEED.fullmatch(phrase):
             if match["password"] is not None:
                 raise InputError("account: a password belongs to a phrase, not to a seed")

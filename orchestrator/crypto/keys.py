@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from orchestrator.crypto import schnorrkel
 from orchestrator.crypto.accounts import AccountKey
 from orchestrator.crypto.secret import Secret
+from orchestrator.encoding import SIGNATURE_LENGTHS, SIGNING_KEY_LENGTHS
 from orchestrator.errors import InputError, InvalidSignatureError
 from orchestrator.models import PublicKey, Scheme, Signature, Signer
 
@@ -40,8 +41,6 @@ NONCE_LENGTH = 16
 # The order of secp256k1's group (SEC 2, 2.4.1).
 _ORDER = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
 _MAX_RECOVERY_ID = 3
-_SIGNATURE_LENGTHS = {Scheme.SR25519: 64, Scheme.ECDSA: 65}
-_KEY_LENGTHS = {Scheme.SR25519: 32, Scheme.ECDSA: 33}
 
 # Curve25519's field, and the u coordinates of all its points and its twist's points of small
 # order (https://cr.yp.to/ecdh.html#validate): a shared secret with one of them is zero.
@@ -225,8 +224,8 @@ def verify_signature(public_key: PublicKey, signature: Signature, digest: bytes)
     scheme = public_key.scheme
     if (
         signature.scheme is not scheme
-        or len(public_key.key) != _KEY_LENGTHS[scheme]
-        or len(signature.data) != _SIGNATURE_LENGTHS[scheme]
+        or len(public_key.key) != SIGNING_KEY_LENGTHS[scheme]
+        or len(signature.data) != SIGNATURE_LENGTHS[scheme]
         or len(digest) != DIGEST_LENGTH
     ):
         raise InvalidSignatureError("BadSignature")

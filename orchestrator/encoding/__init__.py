@@ -21,6 +21,8 @@ from orchestrator.encoding.plaintext import (
     encode_task_input,
 )
 from orchestrator.encoding.signed import (
+    SIGNATURE_LENGTHS,
+    SIGNING_KEY_LENGTHS,
     blake2_256,
     decode_signing_key,
     encode_binding,
@@ -35,6 +37,8 @@ from orchestrator.encoding.signed import (
 from orchestrator.encoding.ss58 import from_ss58, to_ss58
 
 __all__ = [
+    "SIGNATURE_LENGTHS",
+    "SIGNING_KEY_LENGTHS",
     "CborReader",
     "blake2_256",
     "decode_cbor",

@@ -29,7 +29,7 @@ def decode_task_input(data: bytes) -> TaskInput:
     Raises:
         EncodingError: The bytes are not the canonical encoding of a task input.
     """
-    fields = _decode_map(data, keys={"task", "input", "parameters"})
+    fields = _decode_map(data, keys={"task", "input", "parameters"}, extended=True)
     task, content, parameters = fields["task"], fields["input"], fields["parameters"]
     if not isinstance(task, str):
         raise EncodingError("task: must be text")
@@ -79,9 +79,13 @@ def decode_failure(data: bytes) -> tuple[str, str | None]:
 
 
 def _decode_map(
-    data: bytes, *, keys: set[str], optional: frozenset[str] | set[str] = frozenset()
+    data: bytes,
+    *,
+    keys: set[str],
+    optional: frozenset[str] | set[str] = frozenset(),
+    extended: bool = False,
 ) -> dict[str, object]:
-    value = decode_cbor(data, extended=True)
+    value = decode_cbor(data, extended=extended)
     if not isinstance(value, dict):
         raise EncodingError("the plaintext is not a map")
     if not keys <= value.keys() <= keys | optional:

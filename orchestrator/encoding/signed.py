@@ -16,7 +16,8 @@ from orchestrator.models import Outcome, PublicKey, Scheme, Statement, WorkerReg
 
 STATEMENT_LENGTH = 248
 SIGNING_KEY_LENGTH = 34
-KEY_LENGTHS = {Scheme.SR25519: 32, Scheme.ECDSA: 33}
+SIGNING_KEY_LENGTHS = {Scheme.SR25519: 32, Scheme.ECDSA: 33}
+SIGNATURE_LENGTHS = {Scheme.SR25519: 64, Scheme.ECDSA: 65}
 # SEC 1, 2.3.3: the first byte of a compressed point is the parity of y.
 _COMPRESSED_PREFIXES = (2, 3)
 
@@ -77,7 +78,7 @@ def encode_signing_key(key: PublicKey) -> bytes:
     Raises:
         EncodingError: The key has not the length, or not the form, of its scheme.
     """
-    data = fixed("signing key", key.key, KEY_LENGTHS[key.scheme])
+    data = fixed("signing key", key.key, SIGNING_KEY_LENGTHS[key.scheme])
     if key.scheme is Scheme.ECDSA and data[0] not in _COMPRESSED_PREFIXES:
         raise EncodingError(
             f"signing key: first byte {data[0]}, a compressed point begins with 2 or 3"
@@ -99,7 +100,7 @@ def decode_signing_key(data: bytes) -> PublicKey:
         scheme = Scheme(data[0])
     except ValueError as error:
         raise EncodingError(f"signing key bytes: unknown scheme {data[0]}") from error
-    key = PublicKey(scheme=scheme, key=data[1 : 1 + KEY_LENGTHS[scheme]])
+    key = PublicKey(scheme=scheme, key=data[1 : 1 + SIGNING_KEY_LENGTHS[scheme]])
     if encode_signing_key(key) != data:
         raise EncodingError("signing key bytes: the byte after an sr25519 key must be zero")
     return key
