@@ -1,0 +1,46 @@
+"""What holds for every test: which bundle is under test, and that nothing leaves this machine."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.chain import bundle as bundle_module
+
+# `make contract-check` sets this where it could not make the canonical build.
+BUNDLE_VARIABLE = "PHALA_JOBS_BUNDLE"
+
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "", None})  # noqa: S104 - nothing is bound here
+
+
+@pytest.fixture(scope="session", autouse=True)
+def bundle_under_test() -> Iterator[None]:
+    """Let `load_bundle()` return the build that the variable names instead of the shipped one."""
+    path = os.environ.get(BUNDLE_VARIABLE)
+    if path is None:
+        yield
+        return
+    other = bundle_module.load_bundle(Path(path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundle_module, "_packaged", lambda: other)
+        yield
+
+
+def _refuse_the_network(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "socket.getaddrinfo":
+        host = arguments[0]
+    elif event in {"socket.connect", "socket.sendto"}:
+        address = arguments[1]
+        host = address[0] if isinstance(address, tuple) else None
+    else:
+        return
+    if isinstance(host, bytes):
+        host = host.decode()
+    if host not in _LOOPBACK and not str(host).endswith(".invalid"):
+        message = f"a test wanted to reach {host!r}; tests stay on this machine"
+        raise RuntimeError(message)
+
+
+sys.addaudithook(_refuse_the_network)
