@@ -80,8 +80,8 @@ _JOBS = Table(
     Column("size", Integer, nullable=False),
     Column("state", String, nullable=False, index=True),
     Column("code", String, nullable=False),
+    Column("detail", String, nullable=False),
     Column("dispatched", String, nullable=False),
-    Column("rounds", Integer, nullable=False),
     Column("seen_at", Integer, nullable=False),
     Column("updated_at", Integer, nullable=False),
 )
@@ -116,6 +116,7 @@ _DISTRUSTED = Table(
     Column("code", String, nullable=False),
     Column("evidence", String, nullable=False),
     Column("at", Integer, nullable=False),
+    Column("suspended", Integer, nullable=False),
 )
 _USAGE = Table(
     "usage",
@@ -126,14 +127,29 @@ _USAGE = Table(
     Column("bytes", Integer, nullable=False),
 )
 
+_INSERT_JOB = insert(_JOBS)
+_UPSERT_JOB = _INSERT_JOB.on_conflict_do_update(
+    index_elements=["job_id"],
+    set_={column.name: column for column in _INSERT_JOB.excluded if column.name != "job_id"},
+)
+_ADD_STATEMENT = insert(_STATEMENTS).on_conflict_do_nothing()
+_ADD_REFUSAL = insert(_REFUSALS)
+_COUNT_REFUSAL = _ADD_REFUSAL.on_conflict_do_update(
+    index_elements=["job_id", "worker", "code"],
+    set_={
+        "detail": _ADD_REFUSAL.excluded.detail,
+        "count": _REFUSALS.c.count + 1,
+        "last_at": _ADD_REFUSAL.excluded.last_at,
+    },
+)
+
 
 class JobState(Enum):
-    """Where a job stands for this orchestrator; the last eight are closed and never change."""
+    """Where a job stands for this orchestrator; after `ATTESTED` it is closed for good."""
 
     DEFERRED = "deferred"
     ADMITTED = "admitted"
     DISPATCHED = "dispatched"
-    VERIFIED = "verified"
     ATTESTED = "attested"
     REFUSED = "refused"
     PROCESSED = "processed"
@@ -180,8 +196,8 @@ class JobRecord:
     seen_at: int
     updated_at: int
     code: str = ""
+    detail: str = ""
     dispatched: tuple[WorkerId, ...] = ()
-    rounds: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -416,18 +432,7 @@ class Journal:
             "last_at": at,
         }
         with self._transaction() as connection:
-            connection.execute(
-                insert(_REFUSALS)
-                .values(row)
-                .on_conflict_do_update(
-                    index_elements=["job_id", "worker", "code"],
-                    set_={
-                        "detail": row["detail"],
-                        "count": _REFUSALS.c.count + 1,
-                        "last_at": at,
-                    },
-                )
-            )
+            connection.execute(_COUNT_REFUSAL, row)
 
     def refusals(self, job_id: JobId) -> list[Refusal]:
         """Return what was refused about the job, in the order it happened first."""
@@ -451,7 +456,7 @@ class Journal:
             **{name: str(getattr(statement, name)) for name in _U64},
         }
         with self._transaction() as connection:
-            added = connection.execute(insert(_STATEMENTS).values(row).on_conflict_do_nothing())
+            added = connection.execute(_ADD_STATEMENT, row)
             if added.rowcount == 1:
                 return statement
             found = connection.execute(
@@ -473,6 +478,7 @@ class Journal:
     def distrust(self, *, worker: WorkerId, code: str, evidence: object, at: int) -> bool:
         """Take a worker off the trusted list for good; whether it was still on it."""
         row = {"worker": worker, "code": code, "evidence": json.dumps(evidence), "at": at}
+        row["suspended"] = 0
         with self._transaction() as connection:
             added = connection.execute(insert(_DISTRUSTED).values(row).on_conflict_do_nothing())
         return added.rowcount == 1
@@ -482,6 +488,21 @@ class Journal:
         with self._transaction() as connection:
             rows = connection.execute(select(_DISTRUSTED.c.worker, _DISTRUSTED.c.code)).all()
         return {row.worker: row.code for row in rows}
+
+    def unsuspended(self) -> list[WorkerId]:
+        """Return the workers no longer believed that nobody has asked the chain to suspend."""
+        with self._transaction() as connection:
+            found = connection.execute(
+                select(_DISTRUSTED.c.worker).where(_DISTRUSTED.c.suspended == 0)
+            ).scalars()
+            return list(found)
+
+    def set_suspended(self, worker: WorkerId) -> None:
+        """Write down that the worker needs no suspending any more."""
+        with self._transaction() as connection:
+            connection.execute(
+                _DISTRUSTED.update().where(_DISTRUSTED.c.worker == worker).values(suspended=1)
+            )
 
     def evidence(self, worker: WorkerId) -> object:
         """Return what the worker was taken off the list for, `None` if it was not."""
@@ -554,13 +575,8 @@ def _upsert_records(connection: Connection, records: Iterable[JobRecord]) -> Non
         }
         for record in records
     ]
-    if not rows:
-        return
-    statement = insert(_JOBS)
-    changed = {c.name: c for c in statement.excluded if c.name != "job_id"}
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=["job_id"], set_=changed), rows
-    )
+    if rows:
+        connection.execute(_UPSERT_JOB, rows)
 
 
 def _joined(workers: Iterable[WorkerId]) -> str:

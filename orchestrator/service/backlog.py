@@ -1,0 +1,214 @@
+"""
+Which job is worked on next, and at which worker.
+
+A job goes to the first of its workers that has room, in the owner's order. Owners take turns, a
+worker that fails is left alone for a while, and a job that went wrong everywhere waits longer each
+time: nothing here lets one job, owner or worker hold up the others. Times are those of the event
+loop's clock, in seconds.
+"""
+
+import heapq
+import random
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TypeAlias
+
+from orchestrator.journal import JobRecord
+from orchestrator.models import Job, JobId, WorkerId
+
+__all__ = ["Backlog", "Backoff", "OpenJob", "Turn"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backoff:
+    """Waits that double up to a limit, each a random part longer or shorter."""
+
+    first: float
+    most: float
+
+    def delay(self, failures: int) -> float:
+        """How long to wait after so many failures in a row (1 is the first)."""
+        wait = min(self.most, self.first * float(1 << min(failures - 1, 30)))
+        return wait * random.uniform(0.75, 1.25)  # noqa: S311  # spreads retries, hides nothing
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class OpenJob:
+    """
+    A job that still needs something.
+
+    `job` is the job as last read from the chain, while it is worth keeping. `failed` are the
+    workers whose failure is on the chain, `tried` those that were asked in this round.
+    `attested_by` is set once an attestation was seen, `needs_review` when the chain has to be read
+    before anything else. `is_resting` says that all that could be done now was done,
+    `at_worker` in which worker's room the job is, `is_interruptible` that its turn may be ended
+    at any moment, `is_kept` that its payload may stay in memory while it waits, `ticket` which of
+    its places in queues is the valid one.
+    """
+
+    record: JobRecord
+    job: Job | None = None
+    tried: set[WorkerId] = field(default_factory=set)
+    failed: set[WorkerId] = field(default_factory=set)
+    attested_by: WorkerId | None = None
+    needs_review: bool = False
+    stale_answers: int = 0
+    rounds: int = 0
+    is_resting: bool = False
+    is_active: bool = False
+    is_interruptible: bool = False
+    was_interrupted: bool = False
+    was_swept: bool = False
+    is_kept: bool = False
+    at_worker: WorkerId | None = None
+    ticket: int = 0
+
+    @property
+    def job_id(self) -> JobId:
+        """The job's id."""
+        return self.record.job_id
+
+    def candidates(self) -> tuple[WorkerId, ...]:
+        """The workers to ask next, in order; none means that the chain is asked."""
+        if self.needs_review:
+            return ()
+        if self.attested_by is not None:
+            return (self.attested_by,)
+        return tuple(w for w in self.record.workers if w not in self.tried and w not in self.failed)
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One worker's room: jobs at it now, failures in a row, and until when it is left alone."""
+
+    active: int = 0
+    failures: int = 0
+    paused_until: float = 0.0
+
+
+_Queue: TypeAlias = OrderedDict[bytes, deque[tuple[int, OpenJob]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """A job whose turn it is, and the worker to ask; `None` when the chain is to be asked."""
+
+    job: OpenJob
+    worker: WorkerId | None
+
+
+class Backlog:
+    """
+    All jobs that wait, for a worker or for a time.
+
+    A job has one place. Its place in a queue that it has left stays there, told apart by
+    its ticket, until it comes up and is passed over.
+    """
+
+    def __init__(self, *, jobs_per_worker: int, backoff: Backoff) -> None:
+        self._jobs_per_worker = jobs_per_worker
+        self._backoff = backoff
+        self._lanes: dict[WorkerId, _Lane] = {}
+        self._groups: OrderedDict[tuple[WorkerId, ...], _Queue] = OrderedDict()
+        self._delayed: list[tuple[float, int, OpenJob]] = []
+        self._tickets = count(1)
+
+    def put(self, job: OpenJob, *, now: float) -> None:
+        """Let the job wait for its next worker, or for the next round when all were asked."""
+        key = job.candidates()
+        if not key and not job.needs_review:
+            job.rounds += 1
+            job.tried.clear()
+            job.needs_review = True
+            self.delay(job, now + self._backoff.delay(job.rounds))
+            return
+        job.is_resting = False
+        job.ticket = next(self._tickets)
+        owners = self._groups.setdefault(key, OrderedDict())
+        owners.setdefault(job.record.owner, deque()).append((job.ticket, job))
+
+    def delay(self, job: OpenJob, until: float, *, is_resting: bool = True) -> None:
+        """Let the job wait until a time."""
+        job.is_resting = is_resting
+        job.ticket = next(self._tickets)
+        heapq.heappush(self._delayed, (until, job.ticket, job))
+
+    def pop(self, *, now: float) -> Turn | None:
+        """Take the job whose turn it is, if there is one that a worker has room for."""
+        while self._delayed and self._delayed[0][0] <= now:
+            _, ticket, job = heapq.heappop(self._delayed)
+            if ticket == job.ticket:
+                self.put(job, now=now)
+        for key in list(self._groups):
+            worker = self._first_with_room(key, now) if key else None
+            if key and worker is None:
+                continue
+            job_or_none = self._take(key)
+            if job_or_none is not None:
+                job_or_none.ticket = 0
+                return Turn(job=job_or_none, worker=worker)
+        return None
+
+    def _first_with_room(self, workers: tuple[WorkerId, ...], now: float) -> WorkerId | None:
+        for worker in workers:
+            lane = self._lanes.get(worker)
+            if lane is None or (lane.active < self._jobs_per_worker and lane.paused_until <= now):
+                return worker
+        return None
+
+    def _take(self, key: tuple[WorkerId, ...]) -> OpenJob | None:
+        """Take the next job of the group; owners take turns in a group, and groups among them."""
+        owners = self._groups[key]
+        taken = None
+        while owners and taken is None:
+            owner, jobs = next(iter(owners.items()))
+            ticket, job = jobs.popleft()
+            if jobs:
+                owners.move_to_end(owner)
+            else:
+                del owners[owner]
+            taken = job if ticket == job.ticket else None
+        if owners:
+            self._groups.move_to_end(key)
+        else:
+            del self._groups[key]
+        return taken
+
+    def next_wake(self, *, now: float) -> float | None:
+        """When `pop` may have something that it has not now, as far as time alone can tell."""
+        times = [self._delayed[0][0]] if self._delayed else []
+        waited_for = {worker for key in self._groups for worker in key}
+        times += [
+            lane.paused_until
+            for worker, lane in self._lanes.items()
+            if worker in waited_for and lane.paused_until > now
+        ]
+        return min(times, default=None)
+
+    # Workers.
+
+    def enter(self, job: OpenJob, worker: WorkerId) -> None:
+        """Put the job into the worker's room."""
+        self._lanes.setdefault(worker, _Lane()).active += 1
+        job.at_worker = worker
+
+    def leave(self, job: OpenJob) -> None:
+        """Take the job out of the worker's room that it is in, if it is in any."""
+        if job.at_worker is not None:
+            self._lanes[job.at_worker].active -= 1
+            job.at_worker = None
+
+    def succeeded(self, worker: WorkerId) -> None:
+        """Believe that the worker works."""
+        self._lanes[worker].failures = 0
+
+    def pause(self, worker: WorkerId, *, now: float, seconds: float | None = None) -> None:
+        """Leave the worker alone, as long as it asked for or longer after each failure."""
+        lane = self._lanes.setdefault(worker, _Lane())
+        if seconds is None:
+            if lane.paused_until > now:
+                return  # other jobs saw the same failure: it is one
+            lane.failures += 1
+            seconds = self._backoff.delay(lane.failures)
+        lane.paused_until = max(lane.paused_until, now + min(seconds, self._backoff.most))

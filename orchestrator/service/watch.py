@@ -1,0 +1,220 @@
+"""
+Follows the chain's events from the journal's cursor, and admits jobs.
+
+Each page of events is one transaction of the journal: rows of new jobs, what their owners have
+used today, and the cursor behind it. So a page is seen again after a crash, or not at all.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol, cast
+
+from orchestrator.chain import Cursor
+from orchestrator.chain.processor import ContractEvent
+from orchestrator.journal import JobRecord, JobState, PageChanges, SeenStatement, Usage
+from orchestrator.metrics import EventKind, ServiceEvent
+from orchestrator.models import Job, JobId, JobStatus, Outcome, Signature
+from orchestrator.service.admission import DAY, Admission, AdmissionPolicy, payload_size
+from orchestrator.service.backlog import OpenJob
+from orchestrator.service.ledger import EVENTS_PER_PAGE, EventsRead, is_closing
+from orchestrator.service.parts import Parts
+from orchestrator.service.steps import Step
+from orchestrator.service.trust import TrustedWorkers
+
+__all__ = ["Watch"]
+
+BLOCKS_UNWRITTEN = 100  # a cursor on quiet blocks is not worth a write for each
+_CLOSED_AS = {
+    JobStatus.PROCESSED: JobState.PROCESSED,
+    JobStatus.FAILED: JobState.FAILED,
+    JobStatus.CANCELLED: JobState.CANCELLED,
+    JobStatus.EXPIRED: JobState.EXPIRED,
+}
+_DECIDED = {
+    Admission.REFUSED: (JobState.REFUSED, EventKind.REFUSED),
+    Admission.DEFERRED: (JobState.DEFERRED, EventKind.DEFERRED),
+}
+
+
+class OnChanged(Protocol):
+    """Hears that something was recorded about a job; `is_closed` when nothing more can be."""
+
+    def __call__(self, job_id: JobId, *, is_closed: bool) -> None: ...
+
+
+class Watch:
+    """Reads events; hands new jobs to `on_admitted` and changed ones to `on_changed`."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        policy: AdmissionPolicy,
+        trust: TrustedWorkers,
+        on_admitted: Callable[[OpenJob], None],
+        on_changed: OnChanged,
+    ) -> None:
+        self._parts = parts
+        self._policy = policy
+        self._trust = trust
+        self._on_admitted = on_admitted
+        self._on_changed = on_changed
+        block, index = parts.journal.cursor()
+        self._cursor = Cursor(block=block, index=index)
+        self._written_block = block
+        self._usage: dict[tuple[int, bytes], Usage] = {}
+        self._readmitted_day = -1
+
+    async def read_page(self, *, room: int = EVENTS_PER_PAGE) -> EventsRead:
+        """Read and handle the next page of at most *room* events."""
+        page = await self._parts.ledger.events(self._cursor, limit=max(1, room))
+        if page.events or page.cursor.block - self._written_block >= BLOCKS_UNWRITTEN:
+            await self._compare_statements(page.events)
+            self._admit(page)
+            for event in page.events:
+                self._tell_change(event)
+        self._cursor = page.cursor
+        return page
+
+    def _tell_change(self, event: ContractEvent) -> None:
+        if event.name == "AttestationRecorded" or is_closing(event):
+            self._on_changed(cast("int", event.fields["job_id"]), is_closed=is_closing(event))
+
+    # Statements on the chain.
+
+    async def _compare_statements(self, events: Sequence[ContractEvent]) -> None:
+        """What a worker has on the chain must be what it told us (protocol 5, check 5)."""
+        recorded = [_recorded(event) for event in events if event.name == "AttestationRecorded"]
+        if not recorded:
+            return
+        known = self._parts.journal.statements(sorted({seen.job_id for seen in recorded}))
+        first_seen = {(seen.job_id, seen.worker): seen for seen in known}
+        for seen in recorded:
+            first = first_seen.get((seen.job_id, seen.worker))
+            if first is not None and first.conflicts_with(seen):
+                await self._trust.distrust(first, seen)
+
+    # Admission.
+
+    def _admit(self, page: EventsRead) -> None:
+        """Decide about the page's jobs, and write all of it at once."""
+        known = {record.job_id: record for record in self._parts.journal.records(sorted(page.jobs))}
+        new = [
+            self._decide(event, page.jobs[cast("int", event.fields["job_id"])])
+            for event in page.events
+            if event.name == "JobSubmitted" and event.fields["job_id"] not in known
+        ]
+        changes = PageChanges(
+            cursor=(page.cursor.block, page.cursor.index),
+            records=[record for record, _, _ in new],
+            usage=self._usage,
+        )
+        with self._parts.steps.at(Step.WRITE_PAGE):
+            self._parts.journal.write_page(changes)
+        self._written_block = page.cursor.block
+        self._usage.clear()
+        for record, job, event in new:
+            self._tell(record, event)
+            if record.state is JobState.ADMITTED:
+                self._on_admitted(OpenJob(record=record, job=job, needs_review=_needs_review(job)))
+
+    def _decide(
+        self, event: ContractEvent, job: Job | None
+    ) -> tuple[JobRecord, Job | None, ServiceEvent]:
+        """Make the new job's row, and say what is to be told about it."""
+        now = self._parts.ledger.now()
+        fields = event.fields
+        record = JobRecord(
+            job_id=cast("int", fields["job_id"]),
+            owner=cast("bytes", fields["owner"]),
+            payload_hash=cast("bytes", fields["payload_hash"]),
+            workers=tuple(cast("Sequence[int]", fields["workers"])),
+            created_at=job.created_at if job else event.raw.block.timestamp,
+            deadline=cast("int", fields["deadline"]),
+            size=payload_size(job) if job else 0,
+            state=JobState.ADMITTED,
+            seen_at=now,
+            updated_at=now,
+        )
+        if job is None:
+            record = replace(record, state=JobState.PURGED)
+            return record, None, _event(EventKind.PURGED, record)
+        if job.status.is_final:
+            # Somebody else's work, or ours before the journal was lost.
+            record = replace(record, state=_CLOSED_AS[job.status])
+            return record, None, _event(EventKind.SUBMITTED, record)
+        record, kind = self._apply_policy(record, job)
+        return record, job, _event(kind, record)
+
+    def _apply_policy(self, record: JobRecord, job: Job) -> tuple[JobRecord, EventKind]:
+        today = (self._parts.ledger.now() // DAY, record.owner)
+        used = self._usage.get(today) or self._parts.journal.usage(*today)
+        refused = self._policy.decide(job, used=used)
+        if refused is None:
+            self._usage[today] = Usage(jobs=used.jobs + 1, bytes=used.bytes + record.size)
+            return replace(record, state=JobState.ADMITTED, code="", detail=""), EventKind.ADMITTED
+        state, kind = _DECIDED[refused.decision]
+        return replace(record, state=state, code=refused.code, detail=refused.detail), kind
+
+    def _tell(self, record: JobRecord, event: ServiceEvent) -> None:
+        if event.kind is not EventKind.SUBMITTED:
+            self._parts.emit(_event(EventKind.SUBMITTED, record))
+        self._parts.emit(event)
+
+    async def readmit(self) -> None:
+        """On a new day, decide again about the jobs that were deferred."""
+        day = self._parts.ledger.now() // DAY
+        if day == self._readmitted_day:
+            return
+        after = 0
+        while records := self._parts.journal.deferred_records(after=after, limit=100):
+            after = records[-1].job_id
+            for record in records:
+                await self._readmit(record)
+        self._readmitted_day = day
+
+    async def _readmit(self, record: JobRecord) -> None:
+        job = await self._parts.ledger.job(record.job_id)
+        now = self._parts.ledger.now()
+        if job is None or job.status.is_final:
+            state = _CLOSED_AS[job.status] if job else JobState.PURGED
+            decided = replace(record, state=state, updated_at=now)
+        else:
+            decided, _ = self._apply_policy(replace(record, updated_at=now), job)
+        with self._parts.steps.at(Step.WRITE_READMITTED):
+            self._parts.journal.write_page(
+                PageChanges(
+                    cursor=(self._cursor.block, self._cursor.index),
+                    records=[decided],
+                    usage=self._usage,
+                )
+            )
+        self._usage.clear()
+        if decided.state is JobState.ADMITTED:
+            self._parts.emit(_event(EventKind.ADMITTED, decided))
+            self._on_admitted(OpenJob(record=decided, job=None, needs_review=True))
+
+
+def _needs_review(job: Job | None) -> bool:
+    """Whether there is more to find out about the job than that it waits for a worker."""
+    return job is None or job.status is not JobStatus.SUBMITTED or bool(job.failures)
+
+
+def _event(kind: EventKind, record: JobRecord) -> ServiceEvent:
+    return ServiceEvent(kind=kind, job_id=record.job_id, code=record.code, detail=record.detail)
+
+
+def _recorded(event: ContractEvent) -> SeenStatement:
+    """Return the statement in an `AttestationRecorded` event, which the contract has verified."""
+    fields = event.fields
+    return SeenStatement(
+        job_id=cast("int", fields["job_id"]),
+        worker=cast("int", fields["worker"]),
+        outcome=cast("Outcome", fields["outcome"]),
+        result_hash=cast("bytes", fields["result_hash"]),
+        units=cast("int", fields["units"]),
+        started_at=cast("int", fields["started_at"]),
+        finished_at=cast("int", fields["finished_at"]),
+        issued_at=cast("int", fields["issued_at"]),
+        signature=cast("Signature", fields["signature"]).data,
+    )
