@@ -64,6 +64,8 @@ class Frame:
     read_cell: Callable[[bytes], bytes | None]
     has_code: Callable[[bytes], bool]
     memory: Memory
+    base: int = 0
+    size: int = 0
     cells: dict[bytes, bytes | None] = field(default_factory=dict)
     seen: dict[bytes, bytes | None] = field(default_factory=dict)
     events: list[tuple[tuple[bytes, ...], bytes]] = field(default_factory=list)
@@ -79,22 +81,24 @@ class Frame:
         self.trap = reason
         raise Unwind
 
+    def place(self, caller: Caller, pointer: int, length: int) -> int:
+        """Return the address of bytes of the contract's memory, which never moves."""
+        pointer &= _UINT32
+        if pointer + length > self.size:
+            self.size = self.memory.data_len(caller)
+            self.base = ctypes.addressof(self.memory.data_ptr(caller).contents)
+            if pointer + length > self.size:
+                self.stop(f"OutOfBounds: {length} bytes at {pointer}")
+        return self.base + pointer
+
     def load(self, caller: Caller, pointer: int, length: int) -> bytes:
         """Return bytes of the contract's memory."""
-        pointer &= _UINT32
         length &= _UINT32
-        if pointer + length > self.memory.data_len(caller):
-            self.stop(f"OutOfBounds: {length} bytes at {pointer}")
-        base = ctypes.addressof(self.memory.data_ptr(caller).contents)
-        return ctypes.string_at(base + pointer, length)
+        return ctypes.string_at(self.place(caller, pointer, length), length)
 
     def store(self, caller: Caller, pointer: int, data: bytes) -> None:
         """Write bytes to the contract's memory."""
-        pointer &= _UINT32
-        if pointer + len(data) > self.memory.data_len(caller):
-            self.stop(f"OutOfBounds: {len(data)} bytes at {pointer}")
-        base = ctypes.addressof(self.memory.data_ptr(caller).contents)
-        ctypes.memmove(base + pointer, data, len(data))
+        ctypes.memmove(self.place(caller, pointer, len(data)), data, len(data))
 
     def give(self, caller: Caller, out: int, out_length: int, data: bytes) -> None:
         """Write *data* to the buffer at *out*, whose room is read from and length written there."""
@@ -162,18 +166,6 @@ def _get_storage(
     value = frame.cell(frame.key(caller, key, key_length))
     if value is None:
         return KEY_NOT_FOUND
-    frame.give(caller, out, out_length, value)
-    return SUCCESS
-
-
-def _take_storage(
-    frame: Frame, caller: Caller, key: int, key_length: int, out: int, out_length: int
-) -> int:
-    name = frame.key(caller, key, key_length)
-    value = frame.cell(name)
-    if value is None:
-        return KEY_NOT_FOUND
-    frame.cells[name] = None
     frame.give(caller, out, out_length, value)
     return SUCCESS
 
@@ -298,7 +290,6 @@ HOST_FUNCTIONS: Mapping[tuple[str, str], HostFunction] = {
     ("seal0", "seal_return"): HostFunction(3, 0, _seal_return),
     ("seal0", "set_code_hash"): HostFunction(1, 1, _set_code_hash),
     ("seal0", "sr25519_verify"): HostFunction(4, 1, _sr25519_verify),
-    ("seal0", "take_storage"): HostFunction(4, 1, _take_storage),
     ("seal0", "value_transferred"): HostFunction(2, 0, _value_transferred),
     ("seal1", "clear_storage"): HostFunction(2, 1, _clear_storage),
     ("seal1", "contains_storage"): HostFunction(2, 1, _contains_storage),

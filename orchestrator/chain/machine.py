@@ -90,6 +90,8 @@ def _engine() -> Engine:
     config.wasm_tail_call = False
     config.wasm_multi_memory = False
     config.wasm_memory64 = False
+    # `Frame.place` keeps the address of a memory while it grows.
+    config.memory_may_move = False
     # Compiling takes some ten milliseconds: no reason to start threads in every process.
     config.parallel_compilation = False
     return Engine(config)

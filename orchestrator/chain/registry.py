@@ -103,13 +103,13 @@ class Registry:
         found = self._type(type_id)
         path = [str(segment) for segment in _list(found.get("path", []))]
         kind, body = self._definition(type_id)
-        names = [text_at(_map(v), "name") for v in _list(_map(body).get("variants", []))]
-        fields = (
-            [str(_map(f).get("name") or "") for f in _list(_map(body).get("fields", []))]
-            if kind == "composite"
-            else []
+        variants = objects_at(_map(body), "variants") if kind == "variant" else []
+        fields = _fields(_map(body)) if kind == "composite" else []
+        return TypeShape(
+            path[-1] if path else "",
+            tuple(str(field.get("name") or "") for field in fields),
+            tuple(text_at(variant, "name") for variant in variants),
         )
-        return TypeShape(path[-1] if path else "", tuple(fields), tuple(names))
 
     def named(self, name: str) -> TypeShape:
         """Return the shape of the one type whose path ends with *name*."""
@@ -157,7 +157,7 @@ class Registry:
         if kind == "variant":
             codec = self._variant(type_id, shape)
         else:
-            codec = self._fields(_list(_map(body).get("fields", [])))
+            codec = self._fields(_fields(_map(body)))
         adapter = self._adapters.get(shape.name)
         if adapter is None:
             return codec
@@ -171,9 +171,9 @@ class Registry:
             return BYTES if length is None else byte_array(length)
         return list_of(self.codec(item), length)
 
-    def _fields(self, fields: Sequence[object]) -> Codec:
-        codecs = [self.codec(int_at(_map(f), "type")) for f in fields]
-        names = [_map(f).get("name") for f in fields]
+    def _fields(self, fields: Sequence[Mapping[str, object]]) -> Codec:
+        codecs = [self.codec(int_at(field, "type")) for field in fields]
+        names = [field.get("name") for field in fields]
         if names and all(names):
             return struct([(str(n), c) for n, c in zip(names, codecs, strict=True)])
         return codecs[0] if len(codecs) == 1 else tuple_of(codecs)
@@ -185,17 +185,17 @@ class Registry:
                 message = f"type {type_id} of the metadata is an option of an option"
                 raise ChainMismatchError(message)
             return option(self.codec(inner))
-        variants = _list(_map(self._definition(type_id)[1]).get("variants", []))
         return enum(
             [
-                (
-                    int_at(_map(v), "index"),
-                    text_at(_map(v), "name"),
-                    self._fields(_list(_map(v).get("fields", []))),
-                )
-                for v in variants
+                (int_at(v, "index"), text_at(v, "name"), self._fields(_fields(v)))
+                for v in objects_at(_map(self._definition(type_id)[1]), "variants")
             ]
         )
+
+
+def _fields(body: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """Return the fields of a struct or variant; the metadata leaves an empty list out."""
+    return objects_at(body, "fields") if "fields" in body else []
 
 
 def _map(value: object) -> Mapping[str, object]:
