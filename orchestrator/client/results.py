@@ -5,15 +5,14 @@ Everything is checked before a byte is shown: `Results` collects what the chain 
 fetches the sealed bytes, `attestation.verify_result` judges, `crypto.open_result` opens.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.attestation import ExpectedResult, verify_result
 from orchestrator.blobs import BlobStore
 from orchestrator.client.chain_view import ChainView, JobHistory
 from orchestrator.client.job_list import JobList
-from orchestrator.crypto import MAX_PLAINTEXT, OwnerSecret, open_result
-from orchestrator.crypto.stream import body_length
+from orchestrator.crypto import MAX_ENVELOPE, OwnerSecret, open_result
 from orchestrator.encoding import blake2_256, decode_failure, decode_output
 from orchestrator.errors import (
     BlobError,
@@ -22,6 +21,7 @@ from orchestrator.errors import (
     DigestMismatchError,
     EncodingError,
     Error,
+    InputError,
     JobStateError,
     RefusedError,
     StatementMismatchError,
@@ -42,9 +42,6 @@ from orchestrator.models import (
 )
 
 __all__ = ["JobFailedError", "JobFailure", "Result", "Results"]
-
-# The longest sealed result: the longest plaintext, padded and in chunks, and room for its header.
-_MAX_ENVELOPE = body_length(MAX_PLAINTEXT) + 4_096
 
 WorkerBlobs = Callable[[Worker], BlobStore]
 
@@ -231,9 +228,11 @@ class Results:
 
     def _fetch(self, digest: bytes, worker: Worker) -> bytes:
         troubles: list[BlobError] = []
-        for source in self._stores(worker):
+        sources: list[BlobStore | None] = [*self._sources, None]
+        for source in sources:
             try:
-                data = source.get(digest, max_bytes=_MAX_ENVELOPE)
+                store = self._store_of(worker) if source is None else source
+                data = store.get(digest, max_bytes=MAX_ENVELOPE)
                 if blake2_256(data) != digest:
                     raise DigestMismatchError(f"not the bytes that hash to {digest.hex()}")
                 return data
@@ -246,12 +245,19 @@ class Results:
         for trouble in troubles:
             if not isinstance(trouble, BlobNotFoundError):
                 raise trouble
-        raise BlobNotFoundError(f"result {digest.hex()}: in none of {len(troubles)} blob stores")
+        raise BlobNotFoundError(
+            f"result {digest.hex()}: neither in {len(self._sources)} blob sources"
+            f" nor at worker {worker.worker}"
+        )
 
-    def _stores(self, worker: Worker) -> Iterator[BlobStore]:
-        yield from self._sources
-        if self._worker_blobs is not None:
-            yield self._worker_blobs(worker)
+    def _store_of(self, worker: Worker) -> BlobStore:
+        if self._worker_blobs is None:
+            raise BlobNotFoundError("workers are not asked")
+        try:
+            return self._worker_blobs(worker)
+        except (InputError, UnicodeDecodeError) as error:
+            # What is registered as the worker's address need not be one.
+            raise BlobNotFoundError(f"worker {worker.worker}: {error}") from error
 
     def _record(self, job_id: JobId) -> _Record:
         self._view.require_contract()
