@@ -27,6 +27,7 @@ __all__ = [
     "Listen",
     "PeerRateLimit",
     "parse_listen",
+    "require_free",
     "serve",
     "serve_until_signal",
     "stop_on_signal",
@@ -73,6 +74,16 @@ def parse_listen(text: str) -> Listen:
     if not colon or not bare or not (port.isascii() and port.isdigit()) or len(port) > 5:
         raise ConfigError(f"listen: {text!r}, must be HOST:PORT")
     return Listen(host=bare, port=int(port))
+
+
+def require_free(listen: Listen) -> None:
+    """
+    Refuse an address that can't be listened on, before anything else is begun.
+
+    Raises:
+        InputError: The port is in use, or the address is not one of this machine.
+    """
+    _bind(listen).close()
 
 
 class PeerRateLimit:
