@@ -70,7 +70,7 @@ _WRAP_TAG = b"\xffphala-job-processor/wrap/v1"
 _CONTENT_KEY_LENGTH = 32
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
 _MAX_BODY = body_length(MAX_PLAINTEXT)
-# The longest header is 484 bytes and five wraps with their heads are 410; a test holds this.
+# The longest header is 432 bytes and five wraps with their heads are 410; a test holds this.
 MAX_ENVELOPE = _MAX_BODY + 1_024
 
 
