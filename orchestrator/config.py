@@ -152,18 +152,16 @@ class Settings:
     ] = "ecdsa"
     worker_tasks: Annotated[
         tuple[str, ...],
-        Described(
-            text="Names of the tasks on offer, as their packages register them.", example="echo"
-        ),
-    ] = ("echo",)
+        Described(text="Names of the tasks on offer; all that are installed, when none is named."),
+    ] = ()
     worker_models: Annotated[
         Path | None,
         Described(text="Folder of models for the onnx task.", example="/var/lib/phala-jobs/models"),
     ] = None
-    worker_capacity: Annotated[int, Described(text="Jobs executed at once.", bounds=(1, 1024))] = 2
+    worker_slots: Annotated[int, Described(text="Jobs executed at once.", bounds=(1, 1_024))] = 2
     worker_queue: Annotated[
-        int, Described(text="Jobs accepted and waiting at most.", bounds=(1, 100000))
-    ] = 64
+        int, Described(text="Jobs accepted and waiting at most.", bounds=(1, 100_000))
+    ] = 256
     orchestrator_folder: Annotated[
         Path,
         Described(
@@ -179,12 +177,15 @@ class Settings:
     ] = "127.0.0.1:9400"
     orchestrator_workers: Annotated[
         tuple[int, ...],
-        Described(text="Ids of the workers that this orchestrator trusts.", example="1, 2"),
+        Described(
+            text="Ids of the workers to believe; all that the contract trusts, when none is named.",
+            example="1, 2",
+        ),
     ] = ()
     orchestrator_tokens: Annotated[
         Path | None,
         Described(
-            text='TOML file with the token for each worker, by id: 1 = "...".',
+            text='TOML file with the token for each worker, by its id: 1 = "...".',
             example="/run/secrets/worker-tokens.toml",
         ),
     ] = None
@@ -196,14 +197,14 @@ class Settings:
         ),
     ] = ()
     orchestrator_jobs_per_day: Annotated[
-        int, Described(text="Jobs admitted of one owner per day.", bounds=(1, 10000000))
+        int, Described(text="Jobs admitted of one owner per day.", bounds=(1, 10_000_000))
     ] = 1_000
     orchestrator_bytes_per_day: Annotated[
         int, Described(text="Payload bytes admitted of one owner per day.", bounds=(1, 1 << 50))
     ] = 1 << 30
     orchestrator_concurrency: Annotated[
-        int, Described(text="Jobs worked on at once.", bounds=(1, 4096))
-    ] = 16
+        int, Described(text="Jobs worked on at once.", bounds=(1, 4_096))
+    ] = 128
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,7 @@ from orchestrator.cli import (
     worker,
     workers,
 )
-
-PROTOCOL_VERSION = 1
+from orchestrator.cli.versions import PROTOCOL_VERSION, program_version
 
 app = typer.Typer(
     name="phala-jobs",
@@ -34,12 +33,16 @@ def _print_version(given: bool) -> None:
     """Print the versions of program, protocol and contract, and end."""
     if not given:
         return
-    from importlib.metadata import version
-
     from orchestrator.chain.bundle import load_bundle
+    from orchestrator.cli.errors import error_message, exit_code
+    from orchestrator.errors import Error
 
-    bundle = load_bundle()
-    typer.echo(f"phala-jobs {version('phala-jobs')}")
+    try:
+        bundle = load_bundle()
+    except Error as error:
+        typer.echo(f"error: {error_message(error)}", err=True)
+        raise typer.Exit(exit_code(error)) from None
+    typer.echo(f"phala-jobs {program_version()}")
     typer.echo(f"protocol {PROTOCOL_VERSION}")
     typer.echo(f"contract {bundle.version} (code 0x{bundle.code_hash.hex()})")
     raise typer.Exit

@@ -1,3 +1,189 @@
+"""The orchestrator service: `orchestrator run|once`."""
+
+import asyncio
+import time
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
-app = typer.Typer(help="x", no_args_is_help=True)
+from orchestrator.cli.access import SEND
+from orchestrator.cli.command import command
+from orchestrator.cli.output import Document
+from orchestrator.cli.serving import serve_role, service_log
+from orchestrator.cli.session import Session
+from orchestrator.cli.values import parse_account, parse_duration
+from orchestrator.cli.versions import program_version
+from orchestrator.errors import InputError
+
+if TYPE_CHECKING:
+    from orchestrator.blobs.directory import DirectoryBlobStore
+    from orchestrator.metrics import OrchestratorMetrics
+    from orchestrator.models import Worker
+    from orchestrator.service import Orchestrator, RunSummary
+    from orchestrator.workers import WorkerClient
+
+app = typer.Typer(
+    help="Bring jobs to workers, and what workers sign to the chain.", no_args_is_help=True
+)
+
+SETTINGS = (
+    *SEND,
+    "orchestrator_folder",
+    "orchestrator_listen",
+    "orchestrator_workers",
+    "orchestrator_tokens",
+    "orchestrator_owners",
+    "orchestrator_jobs_per_day",
+    "orchestrator_bytes_per_day",
+    "orchestrator_concurrency",
+)
+ANY_OWNER = "any"
+MAX_TOKENS_BYTES = 1 << 20
+REQUESTS_PER_SECOND = 50.0
+REQUEST_BURST = 500
+
+
+@command(app, "run", settings=SETTINGS, group="orchestrator")
+def run(session: Session) -> None:
+    """Work until it is stopped (Ctrl-C or SIGTERM), and serve sealed results meanwhile."""
+    from orchestrator.http_server import PeerRateLimit, parse_listen, require_free
+    from orchestrator.service import service_app
+
+    listen = parse_listen(session.settings.orchestrator_listen)
+    require_free(listen)
+    orchestrator, blobs, metrics = _build(session)
+    application = PeerRateLimit(
+        service_app(orchestrator, blobs=blobs, metrics=metrics),
+        per_second=REQUESTS_PER_SECOND,
+        burst=REQUEST_BURST,
+    )
+
+    def ready(url: str) -> None:
+        session.output.result({"listening": url, "contract": session.settings.contract})
+        session.output.say("the orchestrator is running; Ctrl-C stops it")
+
+    with service_log():
+        summary = asyncio.run(serve_role(application, listen, work=orchestrator.run, ready=ready))
+    session.output.say(f"stopped; {_words(summary)}")
+
+
+@command(app, "once", settings=SETTINGS, group="orchestrator")
+def once(
+    session: Session,
+    timeout: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long to work at most.")
+    ] = "10m",
+) -> None:
+    """Do all that can be done now, and say what it came to."""
+    timeout_ms = parse_duration("timeout", timeout)
+    orchestrator, _, _ = _build(session)
+    with service_log(), session.output.progress("Working"):
+        summary = asyncio.run(orchestrator.run_once(timeout_ms / 1_000))
+    session.output.result(_document(summary))
+
+
+def _build(
+    session: Session,
+) -> "tuple[Orchestrator, DirectoryBlobStore, OrchestratorMetrics]":
+    """The service with everything that the settings choose for it."""
+    from orchestrator.blobs.directory import DirectoryBlobStore
+    from orchestrator.journal import Journal
+    from orchestrator.keystore.private_files import ensure_private_directory
+    from orchestrator.metrics import OrchestratorMetrics
+    from orchestrator.service import AdmissionPolicy, Orchestrator, OrchestratorSettings
+
+    settings = session.settings
+    policy = AdmissionPolicy(
+        owners=_owners(session),
+        jobs_per_day=settings.orchestrator_jobs_per_day,
+        bytes_per_day=settings.orchestrator_bytes_per_day,
+    )
+    choices = OrchestratorSettings(
+        trusted_workers=frozenset(settings.orchestrator_workers) or None,
+        concurrency=settings.orchestrator_concurrency,
+    )
+    tokens = _Tokens(settings.orchestrator_tokens)
+    processor, account = session.processor, session.signer
+    folder = ensure_private_directory(settings.orchestrator_folder)
+    journal = Journal(
+        folder / "journal.db", genesis_hash=session.chain.genesis_hash, contract=session.contract
+    )
+    session.closing.callback(journal.close)
+    blobs = DirectoryBlobStore(folder / "blobs")
+    metrics = OrchestratorMetrics(version=program_version())
+    orchestrator = Orchestrator(
+        chain=session.chain,
+        processor=processor,
+        account=account,
+        journal=journal,
+        blobs=blobs,
+        worker_clients=tokens.client,
+        policy=policy,
+        settings=choices,
+        clock=lambda: time.time_ns() // 1_000_000,
+        on_event=metrics.observe,
+    )
+    return orchestrator, blobs, metrics
+
+
+def _owners(session: Session) -> frozenset[bytes] | None:
+    """The accounts whose jobs are admitted; `None` for all."""
+    named = session.settings.orchestrator_owners
+    if ANY_OWNER in named:
+        session.output.say("every owner's jobs are admitted: for development only")
+        return None
+    if not named:
+        session.output.say("no owner is named (orchestrator.owners): no job will be admitted")
+    return frozenset(parse_account("orchestrator.owners", owner) for owner in named)
+
+
+class _Tokens:
+    """Makes the workers' clients, each with its token from the file."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._tokens: dict[str, str] = {} if path is None else _read_tokens(path)
+
+    def client(self, worker: "Worker") -> "WorkerClient":
+        """The worker's client."""
+        from orchestrator.workers.http import HttpWorkerClient
+
+        return HttpWorkerClient(
+            worker.endpoint.decode("utf-8", "replace"), self._tokens.get(str(worker.worker))
+        )
+
+
+def _read_tokens(path: Path) -> dict[str, str]:
+    """
+    The tokens by worker id.
+
+    Raises:
+        InputError: The file can't be read, others may read it, or it is of another
+            form; shows nothing of what it holds.
+    """
+    from orchestrator.keystore.private_files import read_private_file
+
+    data = read_private_file(path, max_bytes=MAX_TOKENS_BYTES)
+    try:
+        found = tomllib.loads(data.decode("utf-8"))
+    except ValueError:
+        found = None  # the cause would quote a token
+    if found is None or not all(
+        key.isdecimal() and isinstance(value, str) for key, value in found.items()
+    ):
+        raise InputError(f'orchestrator.tokens {path}: must be TOML with lines such as 1 = "token"')
+    return found
+
+
+def _document(summary: "RunSummary") -> Document:
+    return {
+        "counts": {kind.value: count for kind, count in summary.counts.items()},
+        "refusals": dict(summary.refusals),
+        "open": summary.open,
+    }
+
+
+def _words(summary: "RunSummary") -> str:
+    counts = {kind.value: count for kind, count in summary.counts.items()}
+    return f"{counts.get('processed', 0)} jobs processed, {summary.open} open"

@@ -137,9 +137,9 @@ def test_a_variable_of_another_option_is_not_unknown(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("text", "place", "value"),
     [
-        ("[worker]\ncapacity = 0\n", "worker.capacity", "0"),
-        ("[worker]\ncapacity = 1025\n", "worker.capacity", "1025"),
-        ('[worker]\ncapacity = "many"\n', "worker.capacity", "'many'"),
+        ("[worker]\nslots = 0\n", "worker.slots", "0"),
+        ("[worker]\nslots = 1025\n", "worker.slots", "1025"),
+        ('[worker]\nslots = "many"\n', "worker.slots", "'many'"),
         ("keys = 3\n", "keys", "3"),
     ],
 )
@@ -194,7 +194,7 @@ def test_the_sample_file_with_every_line_switched_on_is_valid(tmp_path: Path) ->
     kinds = {name: origin.kind for name, origin in loaded.origins.items()}
     assert set(kinds.values()) == {OriginKind.FILE}, kinds
     assert loaded.settings.orchestrator_workers == (1, 2)
-    assert tomllib.loads("\n".join(lines))["worker"]["capacity"] == 2
+    assert tomllib.loads("\n".join(lines))["worker"]["slots"] == 2
 
 
 def test_quotes_and_backslashes_in_a_sample_value_are_written_as_toml() -> None:
