@@ -78,6 +78,8 @@ class RunningTask:
         self._output = output
         self._folder = folder
         self._limits = limits
+        self.cpu_ms = 0
+        """The CPU time (ms) that it took, once it has ended."""
 
     def stop(self) -> None:
         """Kill it; `wait` then raises `TaskHostError`, unless it ended just before."""
@@ -111,26 +113,27 @@ class RunningTask:
 
     def _judge(self, report: dict[str, object]) -> TaskOutput:
         ended = report["ended"]
+        self.cpu_ms = int(str(report.get("cpu_ms", 0)))
         if ended == "time":
             raise TaskError("TimeLimitExceeded", f"more than {self._limits.time_seconds:g} s")
         if ended is not None:
             raise TaskHostError(f"stopped: {report.get('why', ended)}")
-        cpu_ms, code, number = (int(str(report[name])) for name in ("cpu_ms", "exit", "signal"))
+        code, number = int(str(report["exit"])), int(str(report["signal"]))
         if number:
-            raise self._judge_signal(number, cpu_ms)
+            raise self._judge_signal(number)
         frame = self._output.read(self._limits.output_bytes + FRAME_ROOM)
         if code or not frame:
             raise TaskError("TaskCrashed", f"exit code {code}, without a result")
         if frame[:1] == FRAME_OUTPUT:
-            return TaskOutput(output=frame[1:], cpu_ms=cpu_ms)
+            return TaskOutput(output=frame[1:], cpu_ms=self.cpu_ms)
         name, message = json.loads(frame[1:])
         if frame[:1] == FRAME_FAILURE:
             raise TaskError(name, message)
         raise TaskHostError(f"{name}: {message}")
 
-    def _judge_signal(self, number: int, cpu_ms: int) -> TaskError | TaskHostError:
+    def _judge_signal(self, number: int) -> TaskError | TaskHostError:
         limit = self._limits.cpu_seconds
-        if number == signal.SIGXCPU or (number == signal.SIGKILL and cpu_ms >= limit * 1_000):
+        if number == signal.SIGXCPU or (number == signal.SIGKILL and self.cpu_ms >= limit * 1_000):
             return TaskError("CpuLimitExceeded", f"more than {limit} s of CPU time")
         if number == signal.SIGXFSZ:
             limit_bytes = self._limits.output_bytes

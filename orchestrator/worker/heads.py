@@ -1,0 +1,219 @@
+"""
+What a worker believes about a job before it opens or signs anything.
+
+`ChainHeads` believes the chain alone. `UnsafeRequestHeads` believes the request, for development
+without a chain.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from orchestrator.chain import Chain
+from orchestrator.chain.processor import JobProcessor
+from orchestrator.crypto.sealing import read_job_header, verify_job_header
+from orchestrator.errors import ChainError, OpenError
+from orchestrator.models import (
+    InlinePayload,
+    Job,
+    JobStatus,
+    Parameters,
+    PublicKey,
+    Worker,
+    WorkerId,
+)
+from orchestrator.worker.outcomes import OutcomeStore
+from orchestrator.worker.refusal import RefusalError
+from orchestrator.workers import JobKey, JobRequest, RequestHead
+
+__all__ = ["ChainHeads", "Heads", "JobFacts", "UnsafeRequestHeads"]
+
+T = TypeVar("T")
+
+_RETRY_SECONDS = 2
+# The administrator can change it, so it is read again now and then.
+_PARAMETERS_MS = 60_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFacts:
+    """The job's head, what statements about it say as measurement, and its payload if known."""
+
+    head: RequestHead
+    measurement: bytes
+    max_clock_skew: int
+    payload: bytes | None = None
+
+
+class Heads(Protocol):
+    """Where facts come from."""
+
+    async def facts(self, request: JobRequest) -> JobFacts:
+        """
+        Return what is true of the job.
+
+        Raises:
+            RefusalError: 422, the request says otherwise; 409, the job is over; 503, can't tell.
+        """
+        ...
+
+    def check_envelope(self, request: JobRequest, envelope: bytes) -> None:
+        """Refuse with 422 an envelope that belongs to another head than the request's."""
+        ...
+
+    def knows(self, genesis: bytes, contract: bytes) -> bool:
+        """Whether this worker works for the contract."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class ChainHeads:
+    """
+    Reads the chain at a finalized block, in a thread of its own.
+
+    A job's head and a worker's keys and measurement never change, but a job's status does, so the
+    job is read for every request.
+    """
+
+    def __init__(
+        self, chain: Chain, contract: bytes, *, signing_key: PublicKey, clock: Callable[[], int]
+    ) -> None:
+        self._chain = chain
+        self._contract = contract
+        self._processor = JobProcessor(contract)
+        self._signing_key = signing_key
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="worker-chain")
+        self._genesis = chain.genesis_hash
+        self._self: Worker | None = None
+        self._encryption_keys: dict[WorkerId, bytes] = {}
+        self._parameters: tuple[int, Parameters] | None = None
+
+    async def facts(self, request: JobRequest) -> JobFacts:
+        key = request.key
+        if not self.knows(key.genesis, key.contract):
+            raise RefusalError(422, "genesis, contract: not those that this worker works for")
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._thread, self._read, request)
+        except ChainError as error:
+            raise _later("the chain can't be read now") from error
+
+    def check_envelope(self, request: JobRequest, envelope: bytes) -> None:
+        # The envelope is compared with the chain when it is opened, and a failure is signed.
+        del request, envelope
+
+    def knows(self, genesis: bytes, contract: bytes) -> bool:
+        return genesis == self._genesis and contract == self._contract
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+    def _read(self, request: JobRequest) -> JobFacts:
+        key = request.key
+        job = self._chain.read(self._processor.get_job(key.job_id))
+        if job is None:
+            raise _later(f"no finalized job {key.job_id} yet")
+        us = self._ourselves()
+        if us is None:
+            raise _later("this worker is not registered on the chain yet")
+        head = self._head(job)
+        _check_head(key, request.head, job, head)
+        if us.worker not in job.workers:
+            raise RefusalError(422, f"job {key.job_id} is not for this worker")
+        if job.status is not JobStatus.SUBMITTED:
+            raise RefusalError(409, f"job {key.job_id} is {job.status.value} on the chain")
+        payload = job.encrypted_payload
+        return JobFacts(
+            head=head,
+            measurement=us.measurement,
+            max_clock_skew=self._skew(),
+            payload=payload.data if isinstance(payload, InlinePayload) else None,
+        )
+
+    def _head(self, job: Job) -> RequestHead:
+        return RequestHead(
+            owner=job.owner,
+            public_key=job.public_key,
+            recipients=tuple(self._encryption_key(worker) for worker in job.workers),
+            created_at=job.created_at,
+            deadline=job.deadline,
+        )
+
+    def _ourselves(self) -> Worker | None:
+        if self._self is None:
+            self._self = self._chain.read(self._processor.worker_by_key(self._signing_key))
+        return self._self
+
+    def _encryption_key(self, worker: WorkerId) -> bytes:
+        if worker not in self._encryption_keys:
+            found = self._chain.read(self._processor.get_worker(worker))
+            if found is None:
+                raise _later(f"the chain has no worker {worker}")
+            self._encryption_keys[worker] = found.encryption_key
+        return self._encryption_keys[worker]
+
+    def _skew(self) -> int:
+        now = self._clock()
+        if self._parameters is None or not 0 <= now - self._parameters[0] < _PARAMETERS_MS:
+            self._parameters = now, self._chain.read(self._processor.parameters())
+        return self._parameters[1].max_clock_skew
+
+
+class UnsafeRequestHeads:
+    """Believes requests: whoever has a token can have anything signed. For development alone."""
+
+    def __init__(self, outcomes: OutcomeStore) -> None:
+        self._outcomes = outcomes
+
+    async def facts(self, request: JobRequest) -> JobFacts:
+        key = request.key
+        measurement = self._outcomes.measurement(key.genesis, key.contract)
+        if measurement is None:
+            raise _later("this worker was not asked to register for this contract yet")
+        return JobFacts(
+            head=request.head,
+            measurement=measurement,
+            max_clock_skew=Parameters().max_clock_skew,
+        )
+
+    def check_envelope(self, request: JobRequest, envelope: bytes) -> None:
+        try:
+            header = read_job_header(envelope)
+        except OpenError:
+            # That is the owner's fault, and is signed as a failure when the job is run.
+            return
+        head = request.head
+        try:
+            verify_job_header(
+                header,
+                genesis=request.key.genesis,
+                contract=request.key.contract,
+                owner=head.owner,
+                reply_key=head.public_key,
+                recipients=head.recipients,
+            )
+        except OpenError as error:
+            raise RefusalError(422, "head: not that of the envelope") from error
+
+    def knows(self, genesis: bytes, contract: bytes) -> bool:
+        del genesis, contract
+        return True
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _check_head(key: JobKey, said: RequestHead, job: Job, head: RequestHead) -> None:
+    if job.payload_hash != key.payload_hash:
+        raise RefusalError(422, "payload_hash: the chain has another")
+    for name in ("owner", "public_key", "recipients", "created_at", "deadline"):
+        if getattr(said, name) != getattr(head, name):
+            raise RefusalError(422, f"head.{name}: the chain has another")
+
+
+def _later(message: str) -> RefusalError:
+    return RefusalError(503, message, retry_after_seconds=_RETRY_SECONDS)

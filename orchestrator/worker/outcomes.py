@@ -1,0 +1,232 @@
+"""
+What a worker has decided about jobs, once and for ever, and the bytes that belong to it.
+
+An outcome is durable before it is known to anybody: only what `OutcomeStore.add` returned may be
+signed. The first outcome of a job is the only one; adding another returns the first.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchestrator.encoding import blake2_256
+from orchestrator.errors import (
+    BlobNotFoundError,
+    BlobTooLargeError,
+    BlobUnavailableError,
+    DigestMismatchError,
+)
+from orchestrator.models import Outcome
+from orchestrator.worker.database import Database
+from orchestrator.workers import JobKey
+
+__all__ = ["OutcomeStore", "StoredOutcome", "WorkerBlobs"]
+
+_FIELDS = (
+    "outcome, result_hash, result_length, units, measurement, started_at, finished_at, deadline"
+)
+_KEY = "genesis = ? AND contract = ? AND job_id = ? AND payload_hash = ?"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredOutcome:
+    """All of a statement but the time of signing."""
+
+    key: JobKey
+    outcome: Outcome
+    result_hash: bytes
+    result_length: int
+    units: int
+    measurement: bytes
+    started_at: int
+    finished_at: int
+    deadline: int
+
+
+class OutcomeStore:
+    """Keeps outcomes, result envelopes, and the measurements of development workers."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, outcome: StoredOutcome, envelope: bytes) -> StoredOutcome:
+        """
+        Store the outcome durably if it is the first for its job; return the first.
+
+        Raises:
+            BlobUnavailableError: It could not be written, so nothing may be signed.
+        """
+        row = (
+            *_key(outcome.key),
+            int(outcome.outcome),
+            outcome.result_hash,
+            outcome.result_length,
+            outcome.units,
+            outcome.measurement,
+            outcome.started_at,
+            outcome.finished_at,
+            outcome.deadline,
+            envelope,
+        )
+
+        def change(connection: sqlite3.Connection) -> StoredOutcome | None:
+            marks = ", ".join("?" * len(row))
+            connection.execute(f"INSERT OR IGNORE INTO outcomes VALUES ({marks})", row)  # noqa: S608 - marks only
+            return _find(connection, outcome.key)
+
+        stored = self._database.write(change)
+        if stored is None:
+            raise BlobUnavailableError("the outcome is not in the database after it was written")
+        return stored
+
+    def find(self, key: JobKey) -> StoredOutcome | None:
+        """Return what was decided about the job, `None` when nothing was."""
+        return self._database.read(lambda connection: _find(connection, key))
+
+    def drop_bytes(self, key: JobKey) -> None:
+        """Forget the job's payload and the result's envelope; the outcome stays."""
+
+        def change(connection: sqlite3.Connection) -> None:
+            connection.execute(f"UPDATE outcomes SET envelope = NULL WHERE {_KEY}", _key(key))  # noqa: S608 - constant
+            connection.execute("DELETE FROM uploads WHERE hash = ?", (key.payload_hash,))
+
+        self._database.write(change)
+
+    def prune(self, *, deadline_before: int, uploaded_before: int, keep_outcomes: bool) -> None:
+        """
+        Forget outcomes whose deadline is long over, and payloads that nobody asked for.
+
+        With *keep_outcomes* only their envelopes go. A worker without a chain needs that: nothing
+        else tells it that a deadline in a request is not the job's.
+        """
+
+        def change(connection: sqlite3.Connection) -> None:
+            old = "WHERE deadline < ?"
+            forget = (
+                "UPDATE outcomes SET envelope = NULL" if keep_outcomes else "DELETE FROM outcomes"
+            )
+            connection.execute(f"{forget} {old}", (deadline_before,))
+            connection.execute("DELETE FROM uploads WHERE added_at < ?", (uploaded_before,))
+
+        self._database.write(change)
+
+    def set_measurement(self, genesis: bytes, contract: bytes, measurement: bytes) -> None:
+        """Remember what statements of a worker without a chain say as measurement."""
+
+        def change(connection: sqlite3.Connection) -> None:
+            row = (genesis, contract, measurement)
+            connection.execute("INSERT OR REPLACE INTO measurements VALUES (?, ?, ?)", row)
+
+        self._database.write(change)
+
+    def measurement(self, genesis: bytes, contract: bytes) -> bytes | None:
+        """Return the measurement that was registered last for this contract."""
+
+        def question(connection: sqlite3.Connection) -> bytes | None:
+            text = "SELECT measurement FROM measurements WHERE genesis = ? AND contract = ?"
+            row = connection.execute(text, (genesis, contract)).fetchone()
+            return row[0] if row else None
+
+        return self._database.read(question)
+
+
+class WorkerBlobs:
+    """
+    The results in the store, and payloads that were put here; a `BlobStore`.
+
+    Payloads may take *max_bytes* together. They need not outlive the worker's process: whoever put
+    them here can do it again.
+    """
+
+    def __init__(self, database: Database, *, max_bytes: int, clock_ms: Callable[[], int]) -> None:
+        self._database = database
+        self._max_bytes = max_bytes
+        self._clock_ms = clock_ms
+
+    def put(self, data: bytes) -> bytes:
+        """
+        Store a payload and return its hash.
+
+        Raises:
+            BlobUnavailableError: There is no room.
+        """
+        digest = blake2_256(data)
+        row = (digest, self._clock_ms(), len(data), data)
+
+        def change(connection: sqlite3.Connection) -> bool:
+            text = "SELECT coalesce(sum(length), 0) FROM uploads WHERE hash != ?"
+            (used,) = connection.execute(text, (digest,)).fetchone()
+            if used + len(data) > self._max_bytes:
+                return False
+            connection.execute("INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?)", row)
+            return True
+
+        if not self._database.write(change):
+            raise BlobUnavailableError(f"payloads take more than {self._max_bytes} bytes together")
+        return digest
+
+    def get(self, digest: bytes, *, max_bytes: int) -> bytes:
+        """Return the bytes that hash to *digest*, see `BlobStore.get`."""
+
+        def question(connection: sqlite3.Connection) -> tuple[int, bytes] | None:
+            result = "SELECT result_length, envelope FROM outcomes WHERE result_hash = ?"
+            upload = "SELECT length, data FROM uploads WHERE hash = ?"
+            for text in (f"{result} AND envelope IS NOT NULL", upload):
+                row = connection.execute(text, (digest,)).fetchone()
+                if row:
+                    return row[0], row[1] if row[0] <= max_bytes else b""
+            return None
+
+        row = self._database.read(question)
+        if row is None:
+            raise BlobNotFoundError(f"no blob {digest.hex()}")
+        length, data = row
+        if length > max_bytes:
+            raise BlobTooLargeError(f"blob {digest.hex()}: {length} bytes, at most {max_bytes}")
+        if blake2_256(data) != digest:
+            raise DigestMismatchError(f"blob {digest.hex()}: the stored bytes are damaged")
+        return data
+
+    def has(self, digest: bytes) -> bool:
+        """Whether there is such a blob."""
+
+        def question(connection: sqlite3.Connection) -> bool:
+            text = (
+                "SELECT 1 FROM outcomes WHERE result_hash = ? AND envelope IS NOT NULL"
+                " UNION SELECT 1 FROM uploads WHERE hash = ?"
+            )
+            return connection.execute(text, (digest, digest)).fetchone() is not None
+
+        return self._database.read(question)
+
+    def delete(self, digest: bytes) -> None:
+        """Forget a payload; results go with their jobs."""
+
+        def change(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM uploads WHERE hash = ?", (digest,))
+
+        self._database.write(change)
+
+
+def _key(key: JobKey) -> tuple[bytes, bytes, str, bytes]:
+    # An id has up to 128 bits, SQLite's integers have 64, so it is kept as text.
+    return key.genesis, key.contract, str(key.job_id), key.payload_hash
+
+
+def _find(connection: sqlite3.Connection, key: JobKey) -> StoredOutcome | None:
+    text = f"SELECT {_FIELDS} FROM outcomes WHERE {_KEY}"  # noqa: S608 - constants
+    row = connection.execute(text, _key(key)).fetchone()
+    if row is None:
+        return None
+    outcome, result_hash, length, units, measurement, started_at, finished_at, deadline = row
+    return StoredOutcome(
+        key=key,
+        outcome=Outcome(outcome),
+        result_hash=result_hash,
+        result_length=length,
+        units=units,
+        measurement=measurement,
+        started_at=started_at,
+        finished_at=finished_at,
+        deadline=deadline,
+    )

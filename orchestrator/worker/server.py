@@ -1,0 +1,241 @@
+"""A whole worker: its parts put together, started, served and stopped."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+
+from starlette.types import ASGIApp
+
+from orchestrator.chain import Chain
+from orchestrator.errors import BlobUnavailableError, ConfigError, InputError
+from orchestrator.http_server import PeerRateLimit, serve, stop_on_signal
+from orchestrator.models import PublicKey
+from orchestrator.tasks.registry import find_tasks
+from orchestrator.tasks.sandbox import Sandbox
+from orchestrator.worker.access import Access
+from orchestrator.worker.app import WorkerApp
+from orchestrator.worker.database import Database
+from orchestrator.worker.execution import Execution
+from orchestrator.worker.heads import ChainHeads, Heads, UnsafeRequestHeads
+from orchestrator.worker.identity import load_or_make_keys
+from orchestrator.worker.meters import Meters
+from orchestrator.worker.outcomes import OutcomeStore, StoredOutcome, WorkerBlobs
+from orchestrator.worker.running import AcceptedJob, JobRunner
+from orchestrator.worker.settings import WorkerSettings
+from orchestrator.worker.tokens import TokenList
+
+__all__ = ["WorkerServer"]
+
+_PRUNE_SECONDS = 600.0
+_UPLOADS_MS = 3_600_000
+
+
+class WorkerServer:
+    """
+    One worker process.
+
+    Making it takes hold of the folder, makes keys if there are none, and starts the process that
+    runs tasks. `serve` (or `run`) must follow, or `close`.
+
+    *on_signed* is called after each signature, before it is sent: tests end the process there.
+
+    Raises:
+        ConfigError: A setting is wrong, or there is neither a chain nor leave to do without.
+        InputError: Another process works in the folder.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        chain: Chain | None,
+        *,
+        clock: Callable[[], int],
+        on_signed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        if chain is None and not settings.unsafe_without_chain:
+            raise ConfigError("chain: missing; only a development worker may do without")
+        if chain is not None and (settings.unsafe_without_chain or settings.contract is None):
+            raise ConfigError("chain: needs a contract, and excludes unsafe_without_chain")
+        self._closing = contextlib.ExitStack()
+        with contextlib.ExitStack() as on_failure:
+            on_failure.enter_context(self._closing)
+            self._take_folder()
+            # The forking process is started before there are keys in this one's memory.
+            self._sandbox = self._start_sandbox()
+            keys = load_or_make_keys(settings.folder, settings.scheme)
+            database = Database(settings.folder / "worker.db")
+            self._closing.callback(database.close)
+            self._outcomes = OutcomeStore(database)
+            meters = Meters(version=settings.version)
+            runner = JobRunner(
+                keys=keys,
+                sandbox=self._sandbox,
+                clock=clock,
+                hold_seconds=settings.developer_hold_seconds,
+            )
+            heads = self._heads(chain, keys.signing_key)
+            self._execution = Execution(
+                _and_store(runner, self._outcomes),
+                slots=settings.slots,
+                queue=settings.queue,
+                queue_bytes=settings.queue_bytes,
+                clock=clock,
+                meters=meters,
+            )
+            access = Access(TokenList(settings.folder))
+            app = WorkerApp(
+                settings=settings,
+                keys=keys,
+                access=access,
+                heads=heads,
+                outcomes=self._outcomes,
+                blobs=WorkerBlobs(database, max_bytes=settings.uploads_bytes, clock_ms=clock),
+                execution=self._execution,
+                sandbox=self._sandbox,
+                meters=meters,
+                clock=clock,
+                on_signed=on_signed,
+            )
+            self.app: ASGIApp = PeerRateLimit(
+                app.build(),
+                per_second=settings.requests_per_second,
+                burst=settings.request_burst,
+                is_exempt=access.is_known,
+            )
+            on_failure.pop_all()
+
+    @property
+    def tasks_not_offered(self) -> dict[str, str]:
+        """Tasks that are installed and can't be offered, and why."""
+        missing = dict.fromkeys(self._sandbox.missing, "a package that it needs is not installed")
+        return {**missing, **self._sandbox.broken}
+
+    async def serve(
+        self, *, stop: asyncio.Event, ready: Callable[[str], None] | None = None
+    ) -> None:
+        """
+        Serve until *stop* is set, then stop what runs and close.
+
+        Raises:
+            InputError: The port is in use.
+        """
+        try:
+            async with self._pruning(), self._waking(stop):
+                await serve(self.app, self._settings.listen, stop=stop, ready=ready)
+        finally:
+            await self._execution.close()
+            await asyncio.to_thread(self.close)
+
+    def run(self, *, ready: Callable[[str], None] | None = None) -> None:
+        """Serve until SIGINT or SIGTERM, in an event loop of its own."""
+
+        async def main() -> None:
+            stop = asyncio.Event()
+            with stop_on_signal(stop):
+                await self.serve(stop=stop, ready=ready)
+
+        with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+            runner.run(main())
+
+    def close(self) -> None:
+        """Let go of everything; a second time does nothing."""
+        self._closing.close()
+
+    def _take_folder(self) -> None:
+        folder = self._settings.folder
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigError(f"folder {folder}: {error.strerror}") from error
+        self._closing.callback(os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"folder {folder}: another worker works there") from error
+
+    def _start_sandbox(self) -> Sandbox:
+        settings = self._settings
+        references = find_tasks()
+        if settings.tasks is not None:
+            unknown = sorted(set(settings.tasks) - set(references))
+            if unknown:
+                raise ConfigError(f"tasks: {unknown[0]!r}, there are {', '.join(references)}")
+            references = {name: references[name] for name in settings.tasks}
+        sandbox = Sandbox(
+            references,
+            folder=settings.folder / "running",
+            environment=settings.task_environment,
+        )
+        self._closing.callback(sandbox.close)
+        return sandbox
+
+    def _heads(self, chain: Chain | None, signing_key: PublicKey) -> Heads:
+        heads: Heads
+        if chain is None or self._settings.contract is None:
+            heads = UnsafeRequestHeads(self._outcomes)
+        else:
+            heads = ChainHeads(
+                chain, self._settings.contract, signing_key=signing_key, clock=self._clock
+            )
+        self._closing.callback(heads.close)
+        return heads
+
+    @contextlib.asynccontextmanager
+    async def _waking(self, stop: asyncio.Event) -> AsyncIterator[None]:
+        async def wake() -> None:
+            await stop.wait()
+            self._execution.wake_all()
+
+        async with _background(wake()):
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _pruning(self) -> AsyncIterator[None]:
+        async def prune() -> None:
+            while True:
+                with contextlib.suppress(BlobUnavailableError):
+                    await asyncio.to_thread(self.prune)
+                await asyncio.sleep(_PRUNE_SECONDS)
+
+        async with _background(prune()):
+            yield
+
+    def prune(self) -> None:
+        """Forget what the retention no longer asks for."""
+        now = self._clock()
+        self._outcomes.prune(
+            deadline_before=now - self._settings.retention_ms,
+            uploaded_before=now - _UPLOADS_MS,
+            keep_outcomes=self._settings.unsafe_without_chain,
+        )
+
+
+def _and_store(runner: JobRunner, outcomes: OutcomeStore) -> Callable[[AcceptedJob], StoredOutcome]:
+    def run(job: AcceptedJob) -> StoredOutcome:
+        outcome, envelope = runner.run(job)
+        return outcomes.add(outcome, envelope)
+
+    return run
+
+
+@contextlib.asynccontextmanager
+async def _background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    # uvloop is there on all systems but Windows, where workers do not run.
+    import uvloop  # noqa: PLC0415 - only a process that serves needs it
+
+    return uvloop.new_event_loop()
