@@ -1,0 +1,352 @@
+"""
+Workers that do what they are told, also when that is wrong.
+
+`ScriptedWorker` stands behind the `WorkerClient` port and executes `echo`; its faults are those of
+a worker that speaks the protocol and lies. `FaultyHttpServer` is a server that does not even do
+that.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from enum import Enum
+
+from orchestrator.attestation.statement import sign_statement
+from orchestrator.crypto import EcdsaSigner, EncryptionKey, open_job, seal_result
+from orchestrator.encoding import (
+    blake2_256,
+    decode_task_input,
+    encode_failure,
+    encode_output,
+)
+from orchestrator.errors import (
+    BlobNotFoundError,
+    BlobTooLargeError,
+    WorkerProtocolError,
+    WorkerRefusedError,
+    WorkerUnavailableError,
+)
+from orchestrator.models import (
+    AttestationProof,
+    Completion,
+    JobId,
+    Outcome,
+    Signature,
+    Signer,
+    Statement,
+)
+from orchestrator.workers import JobKey, JobRequest, WorkerIdentity, WorkerJob, WorkerJobState
+
+__all__ = ["Behaviour", "FaultyHttpServer", "HttpFault", "ScriptedWorker"]
+
+HOUR = 3_600_000
+AGE = 30_000  # less than the default clock skew; too old where max_attestation_age is less
+
+
+class Behaviour(Enum):
+    """What a scripted worker does with a job."""
+
+    HONEST = "executes it and signs"
+    FAILS = "signs that the task failed"
+    UNAVAILABLE = "does not answer"
+    BUSY = "is full, try again in a moment"
+    REFUSES = "refuses the job"
+    GARBAGE = "answers with something that is not of the protocol"
+    NEVER = "has it running for ever"
+    AT_ONCE = "answers every poll at once, that it is running"
+    LOSES_CONNECTION = "takes the job, and is gone when asked for it"
+    BAD_SIGNATURE = "signs something else"
+    OTHER_JOB = "hands out the right answer to another job"
+    UNREGISTERED_KEY = "signs with a key that nobody registered"
+    TOO_OLD = "hands out a statement half a minute old, each time"
+    TOO_OLD_ONCE = "hands out a statement half a minute old, then a fresh one"
+    FROM_FUTURE = "has a clock that is an hour ahead"
+    BEFORE_JOB = "says that it started an hour before the job was made"
+    EMPTY_RESULT = "signs a result hash of zeros"
+    NO_RESULT = "signs, and does not have the result"
+    OTHER_RESULT = "signs, and hands out other bytes"
+    HUGE_RESULT = "says that the result has 10 GiB"
+    TWO_RESULTS = "signs one result, too old to record, and then another"
+
+
+class ScriptedWorker:
+    """
+    A worker behind the `WorkerClient` port that executes `echo`, or misbehaves.
+
+    It signs one outcome per job, as real ones do, unless its behaviour says otherwise.
+    *clock* gives ms. `behaviour` is for all jobs that `behaviours` does not name.
+    """
+
+    def __init__(
+        self,
+        *,
+        signer: Signer,
+        measurement: bytes,
+        clock: Callable[[], int],
+        behaviour: Behaviour = Behaviour.HONEST,
+    ) -> None:
+        self.signer = signer
+        self.encryption_key = EncryptionKey.generate()
+        self.behaviour = behaviour
+        self.behaviours: dict[JobId, Behaviour] = {}
+        self.puts: list[JobId] = []
+        self.polls: list[JobId] = []
+        self.deleted: list[JobId] = []
+        self.is_closed = False
+        self._measurement = measurement
+        self._clock = clock
+        self._statements: dict[JobKey, Statement] = {}
+        self._results: dict[bytes, bytes] = {}
+        self._requests: dict[JobKey, JobRequest] = {}
+
+    def _does(self, job_id: JobId) -> Behaviour:
+        return self.behaviours.get(job_id, self.behaviour)
+
+    async def identity(self) -> WorkerIdentity:
+        return WorkerIdentity(
+            signing_key=self.signer.public_key,
+            encryption_key=self.encryption_key.public_key,
+            version="scripted",
+            tasks=("echo",),
+            slots=1,
+            queue=1,
+            running=0,
+            waiting=0,
+            tee=None,
+            development=("scripted",),
+        )
+
+    async def registration(
+        self,
+        *,
+        genesis: bytes,
+        contract: bytes,
+        measurement: bytes,
+        evidence_hash: bytes,
+        valid_until: int,
+    ) -> Signature:
+        del genesis, contract, measurement, evidence_hash, valid_until
+        raise WorkerRefusedError(501, "a scripted worker is registered by the test")
+
+    async def put_blob(self, data: bytes) -> bytes:
+        del data
+        raise WorkerRefusedError(501, "a scripted worker takes no blobs")
+
+    async def get_blob(self, digest: bytes, *, max_bytes: int) -> bytes:
+        data = self._results.get(digest)
+        if data is None:
+            raise BlobNotFoundError
+        if len(data) > max_bytes:
+            raise BlobTooLargeError
+        return data
+
+    async def put_job(self, request: JobRequest) -> bool:
+        job_id = request.key.job_id
+        self.puts.append(job_id)
+        match self._does(job_id):
+            case Behaviour.UNAVAILABLE:
+                raise WorkerUnavailableError("scripted")
+            case Behaviour.BUSY:
+                raise WorkerUnavailableError("scripted", retry_after_seconds=0.02)
+            case Behaviour.REFUSES:
+                raise WorkerRefusedError(422, "scripted")
+        is_new = request.key not in self._requests
+        self._requests[request.key] = request
+        return is_new
+
+    async def get_job(self, key: JobKey, *, wait_seconds: float = 0) -> WorkerJob:
+        self.polls.append(key.job_id)
+        request = self._requests.get(key)
+        if request is None:
+            raise WorkerRefusedError(404, "no such job")
+        does = self._does(key.job_id)
+        match does:
+            case Behaviour.LOSES_CONNECTION:
+                raise WorkerUnavailableError("connection lost")
+            case Behaviour.GARBAGE:
+                raise WorkerProtocolError("scripted")
+            case Behaviour.NEVER:
+                await asyncio.sleep(wait_seconds)
+                return WorkerJob(state=WorkerJobState.RUNNING)
+            case Behaviour.AT_ONCE:
+                return WorkerJob(state=WorkerJobState.RUNNING)
+        if key not in self._statements:
+            self._statements[key] = self._execute(request, does)
+        return self._answer(key, does)
+
+    async def delete_job(self, key: JobKey) -> None:
+        if self._does(key.job_id) is Behaviour.UNAVAILABLE:
+            raise WorkerUnavailableError("scripted")
+        self.deleted.append(key.job_id)
+        self._requests.pop(key, None)
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+    # Executing and signing.
+
+    def _execute(self, request: JobRequest, does: Behaviour) -> Statement:
+        assert request.envelope is not None  # noqa: S101  # the test gave it so
+        opened = open_job(request.envelope, self.encryption_key)
+        failed = does is Behaviour.FAILS
+        if failed:
+            plaintext = encode_failure("Scripted", None)
+        else:
+            plaintext = encode_output(decode_task_input(opened.plaintext).input)
+        sealed = seal_result(
+            plaintext,
+            genesis=request.key.genesis,
+            contract=request.key.contract,
+            job_id=request.key.job_id,
+            payload_hash=request.key.payload_hash,
+            worker_key=self.signer.public_key,
+            reply_nonce=opened.header.nonce,
+            reply_key=opened.header.reply_key,
+        )
+        digest = bytes(32) if does is Behaviour.EMPTY_RESULT else blake2_256(sealed)
+        if does is not Behaviour.NO_RESULT:
+            self._results[digest] = b"other" if does is Behaviour.OTHER_RESULT else sealed
+        now = self._clock()
+        started = now - {Behaviour.BEFORE_JOB: HOUR}.get(does, AGE if does in _AGED else 0)
+        return Statement(
+            genesis_hash=request.key.genesis,
+            contract=request.key.contract,
+            job_id=request.key.job_id,
+            payload_hash=request.key.payload_hash,
+            outcome=Outcome.FAILED if failed else Outcome.COMPLETED,
+            result_hash=digest,
+            units=7,
+            measurement=self._measurement,
+            started_at=started,
+            finished_at=max(started, now - AGE) if does in _AGED else now,
+            issued_at=now,
+        )
+
+    def _answer(self, key: JobKey, does: Behaviour) -> WorkerJob:
+        issued = {Behaviour.FROM_FUTURE: HOUR}.get(does, 0)
+        statement = replace(self._statements[key], issued_at=self._clock() + issued)
+        if does in _AGED:
+            statement = replace(statement, issued_at=statement.finished_at)
+        match does:
+            case Behaviour.TOO_OLD_ONCE:
+                self.behaviours[key.job_id] = Behaviour.HONEST
+            case Behaviour.TWO_RESULTS:
+                self.behaviours[key.job_id] = Behaviour.HONEST
+                del self._statements[key]
+            case Behaviour.OTHER_JOB:
+                statement = replace(statement, job_id=key.job_id + 1)
+            case Behaviour.UNREGISTERED_KEY:
+                return self._signed(key, statement, EcdsaSigner.generate())
+            case Behaviour.BAD_SIGNATURE:
+                return self._signed(key, replace(statement, units=8), self.signer, units=7)
+            case Behaviour.HUGE_RESULT:
+                return replace(self._signed(key, statement, self.signer), result_length=10 << 30)
+        return self._signed(key, statement, self.signer)
+
+    def _signed(
+        self, key: JobKey, statement: Statement, signer: Signer, units: int | None = None
+    ) -> WorkerJob:
+        completion = Completion(
+            job_id=key.job_id,
+            result_hash=statement.result_hash,
+            attestation_proof=AttestationProof(
+                outcome=statement.outcome,
+                units=statement.units if units is None else units,
+                started_at=statement.started_at,
+                finished_at=statement.finished_at,
+                issued_at=statement.issued_at,
+                signature=sign_statement(statement, signer),
+            ),
+            tee_worker_pubkey=signer.public_key,
+        )
+        is_done = statement.outcome is Outcome.COMPLETED
+        return WorkerJob(
+            state=WorkerJobState.DONE if is_done else WorkerJobState.FAILED,
+            completion=completion,
+            result_length=len(self._results.get(statement.result_hash, b"")) or 1_000,
+        )
+
+
+_AGED = frozenset({Behaviour.TOO_OLD, Behaviour.TOO_OLD_ONCE, Behaviour.TWO_RESULTS})
+
+
+class HttpFault(Enum):
+    """What a faulty server does with every request."""
+
+    GARBAGE = "answers 200 with bytes that are no JSON"
+    NOTHING = "closes the connection"
+    SILENT = "never answers"
+    SLOW = "answers a byte at a time"
+    ERROR = "answers 500"
+    REDIRECT = "points elsewhere"
+    ENDLESS = "never stops answering"
+    HUGE = "announces 10 GiB"
+    NOT_HTTP = "does not speak HTTP"
+
+
+_HEAD = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\n"
+_ANSWERS = {
+    HttpFault.GARBAGE: _HEAD % b"200 OK" + b"content-length: 7\r\n\r\n\x00garbag",
+    HttpFault.ERROR: _HEAD % b"500 Oops" + b"content-length: 2\r\n\r\n{}",
+    HttpFault.REDIRECT: _HEAD % b"307 Go" + b"location: /elsewhere\r\ncontent-length: 0\r\n\r\n",
+    HttpFault.HUGE: _HEAD % b"200 OK" + b"content-length: 10737418240\r\n\r\n",
+    HttpFault.NOT_HTTP: b"\x16\x03\x01 hello\r\n\r\n",
+}
+
+
+class FaultyHttpServer:
+    """A server on this machine that answers as its fault says; `requests` counts."""
+
+    def __init__(self, fault: HttpFault) -> None:
+        self.fault = fault
+        self.requests = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    @contextlib.asynccontextmanager
+    async def serve(self) -> AsyncIterator[str]:
+        """Serve on a free port while the context lasts; gives the URL."""
+        server = await asyncio.start_server(self._handle, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.close()
+            for writer in list(self._writers):
+                writer.close()
+            await server.wait_closed()
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            self.requests += 1
+            await self._answer(reader, writer)
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the client has gone, which is what many tests are about
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.fault in _ANSWERS:
+            writer.write(_ANSWERS[self.fault])
+            await writer.drain()
+            return
+        if self.fault is HttpFault.NOTHING:
+            return
+        if self.fault is HttpFault.SILENT:
+            await reader.read()  # until the client gives up
+            return
+        # Without a length, the body ends with the connection.
+        writer.write(_HEAD % b"200 OK" + b"connection: close\r\n\r\n")
+        while not reader.at_eof():
+            await self._answer_part(writer)
+
+    async def _answer_part(self, writer: asyncio.StreamWriter) -> None:
+        if self.fault is HttpFault.ENDLESS:
+            writer.write(b" " * 65_536)
+        else:
+            writer.write(b" ")
+            await asyncio.sleep(0.05)
+        await writer.drain()
