@@ -1,0 +1,523 @@
+"""Submitting: what is refused before anything is sent, and what happens exactly once."""
+
+import stat
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from orchestrator.chain.bundle import load_bundle
+from orchestrator.chain.processor import JobProcessor
+from orchestrator.client import JobClient, Submission
+from orchestrator.crypto import (
+    AccountKey,
+    EcdsaSigner,
+    OwnerSecret,
+    open_job,
+    read_job_header,
+    verify_job_header,
+)
+from orchestrator.encoding import encode_task_input
+from orchestrator.errors import (
+    ChainMismatchError,
+    ChainUnavailableError,
+    ConfigError,
+    ContractError,
+    ContractTrappedError,
+    InputError,
+    UntrustedWorkerError,
+)
+from orchestrator.models import InlinePayload, JobStatus, Mode, Parameters, TaskInput
+from orchestrator.testing.chain import register_test_worker
+from orchestrator.testing.owner_world import ADMIN, MEASUREMENT, OWNER, SECRET, World
+
+T = TypeVar("T")
+
+
+def _nothing_happened(world: World, client: JobClient) -> None:
+    assert world.job_count() == 0
+    assert world.chain.sent == 0
+    assert client.unfinished() == []
+    assert client.jobs(refresh=False) == []
+
+
+def _finish(steps: Generator[object, None, T]) -> T:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+
+
+def test_submitted_job_is_what_a_worker_accepts(world: World, task: TaskInput) -> None:
+    client = world.client()
+
+    job_id = client.submit(task, workers=[2, 1], ttl_ms=120_000)
+
+    job = world.chain.read(world.processor.get_job(job_id))
+    assert job is not None
+    assert job.owner == OWNER.account_id
+    assert job.workers == (2, 1)
+    assert job.deadline == job.created_at + 120_000
+    assert isinstance(job.encrypted_payload, InlinePayload)
+    recipients = [
+        world.chain.read(world.processor.get_worker(worker)).encryption_key for worker in (2, 1)
+    ]
+    verify_job_header(
+        read_job_header(job.encrypted_payload.data),
+        genesis=world.chain.genesis_hash,
+        contract=world.processor.contract,
+        owner=OWNER.account_id,
+        reply_key=job.public_key,
+        recipients=recipients,
+    )
+
+
+def test_owner_can_read_the_own_job_again(world: World, task: TaskInput) -> None:
+    job_id = world.client().submit(task)
+
+    job = world.chain.read(world.processor.get_job(job_id))
+    header = read_job_header(job.encrypted_payload.data)
+    opened = open_job(job.encrypted_payload.data, SECRET.reply_key(header.nonce))
+
+    assert opened.plaintext == encode_task_input(task)
+
+
+def test_seal_sends_nothing(world: World, task: TaskInput) -> None:
+    client = world.client()
+
+    sealed = client.seal(task, workers=[1])
+
+    assert sealed.header.owner == OWNER.account_id
+    assert task.input not in sealed.envelope
+    _nothing_happened(world, client)
+
+
+def test_default_workers_are_up_to_two_trusted_ones(world: World, task: TaskInput) -> None:
+    client = world.client()
+    world.chain.call(world.processor.suspend_worker(1), signer=ADMIN)
+
+    job_id = client.submit(task)
+
+    assert world.chain.read(world.processor.get_job(job_id)).workers == (2,)
+
+
+def test_the_list_knows_the_job(world: World, task: TaskInput) -> None:
+    client = world.client()
+
+    job_id = client.submit(task, workers=[1], key="patient 17")
+
+    (listed,) = client.jobs()
+    job = world.chain.read(world.processor.get_job(job_id))
+    assert listed.job_id == job_id
+    assert listed.key == "patient 17"
+    assert listed.payload_hash == job.payload_hash
+    assert listed.workers == (1,)
+    assert listed.status is JobStatus.SUBMITTED
+    assert not listed.purged
+
+
+def test_nothing_secret_is_in_the_state_folder(world: World, task: TaskInput) -> None:
+    client = world.client()
+    client.submit(task)
+
+    files = [path for path in (world.folder / "state").rglob("*") if path.is_file()]
+    stored = b"".join(path.read_bytes() for path in files)
+
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in files)
+    assert stat.S_IMODE((world.folder / "state").stat().st_mode) == 0o700
+    assert len([path for path in files if "sqlite3" in path.name]) >= 2, "the journal is there too"
+    for secret in (task.input, SECRET.to_bytes(), OWNER.to_bytes(), OWNER.to_bytes()[:32]):
+        assert secret not in stored
+
+
+class TestChecksBeforeSending:
+    def test_node_that_is_not_said_to_be_trusted(self, world: World, task: TaskInput) -> None:
+        client = world.client(trusted_node=False)
+
+        with pytest.raises(ConfigError, match=r"^trusted_node: "):
+            client.submit(task)
+
+        _nothing_happened(world, client)
+
+    def test_payload_too_large(self, world: World) -> None:
+        client = world.client()
+        task = TaskInput(task="echo", input=bytes(8_192))
+
+        with pytest.raises(
+            InputError, match=r"payload: \d+ bytes when sealed, the contract's max_payload is 8192"
+        ) as refused:
+            client.submit(task)
+
+        assert "larger payloads by reference come later" in str(refused.value)
+        _nothing_happened(world, client)
+
+    def test_largest_payload_that_fits_is_taken(self, make: Callable[..., World]) -> None:
+        task = TaskInput(task="echo", input=bytes(3_000))
+        length = len(make().client().seal(task, workers=[1]).envelope)
+        exact, short = make(max_payload=length), make(max_payload=length - 1)
+
+        assert exact.client().submit(task, workers=[1]) == 1
+        with pytest.raises(InputError, match=f"payload: {length} bytes"):
+            short.client().submit(task, workers=[1])
+        assert short.job_count() == 0
+
+    @pytest.mark.parametrize("ttl_ms", [0, 59_999, 604_800_001])
+    def test_ttl_out_of_range(self, world: World, task: TaskInput, ttl_ms: int) -> None:
+        client = world.client()
+
+        with pytest.raises(InputError, match=f"ttl: {ttl_ms} ms, the contract takes 60000 to"):
+            client.submit(task, ttl_ms=ttl_ms)
+
+        _nothing_happened(world, client)
+
+    @pytest.mark.parametrize("ttl_ms", [60_000, 604_800_000])
+    def test_ttl_at_the_limits(self, world: World, task: TaskInput, ttl_ms: int) -> None:
+        assert world.client().submit(task, ttl_ms=ttl_ms) == 1
+
+    @pytest.mark.parametrize(
+        ("workers", "message"),
+        [
+            ([], "0 given, 1 to 4"),
+            ([1, 2, 3, 4, 5], "5 given, 1 to 4"),
+            ([1, 1], "names one twice"),
+        ],
+    )
+    def test_number_of_workers(
+        self, world: World, task: TaskInput, workers: list[int], message: str
+    ) -> None:
+        client = world.client()
+
+        with pytest.raises(InputError, match=message):
+            client.submit(task, workers=workers)
+
+        _nothing_happened(world, client)
+
+    def test_unknown_worker(self, world: World, task: TaskInput) -> None:
+        client = world.client()
+
+        with pytest.raises(UntrustedWorkerError, match="there is no worker 9"):
+            client.submit(task, workers=[9])
+
+        _nothing_happened(world, client)
+
+    @pytest.mark.parametrize("reason", ["suspended", "revoked", "measurement"])
+    def test_worker_that_the_contract_does_not_trust(
+        self, world: World, task: TaskInput, reason: str
+    ) -> None:
+        client = world.client()
+        processor = world.processor
+        call = {
+            "suspended": processor.suspend_worker(1),
+            "revoked": processor.revoke_worker(1, bytes(32)),
+            "measurement": processor.revoke_measurement(MEASUREMENT),
+        }[reason]
+        world.chain.inside.call(call, signer=ADMIN)
+
+        with pytest.raises(UntrustedWorkerError, match="worker 1 is not trusted"):
+            client.submit(task, workers=[1])
+
+        _nothing_happened(world, client)
+
+    def test_no_trusted_worker_at_all(self, world: World, task: TaskInput) -> None:
+        client = world.client()
+        world.chain.inside.call(world.processor.revoke_measurement(MEASUREMENT), signer=ADMIN)
+
+        with pytest.raises(UntrustedWorkerError, match="no worker is trusted now"):
+            client.submit(task)
+
+        _nothing_happened(world, client)
+
+    def test_worker_expired_by_the_own_clock_only(self, world: World, task: TaskInput) -> None:
+        """A chain that stands still still says that the worker is trusted."""
+        late = world.clock.now + 86_400_001
+        client = world.client(clock=lambda: late)
+
+        with pytest.raises(UntrustedWorkerError, match=f"it is {late}"):
+            client.submit(task, workers=[1])
+
+        _nothing_happened(world, client)
+
+    def test_worker_expired_by_the_chain_only(self, world: World, task: TaskInput) -> None:
+        early = world.clock.now
+        client = world.client(clock=lambda: early)
+        world.clock.advance(86_400_001)
+        world.chain.answers["is_trusted"] = lambda _: True
+
+        with pytest.raises(UntrustedWorkerError, match="registered until"):
+            client.submit(task, workers=[1])
+
+        _nothing_happened(world, client)
+
+    def test_worker_at_its_last_millisecond(self, world: World, task: TaskInput) -> None:
+        world.clock.advance(86_400_000)
+
+        assert world.client().submit(task, workers=[1]) == 1
+
+    def test_low_order_worker_key(self, world: World, task: TaskInput) -> None:
+        client = world.client()
+        worker = register_test_worker(
+            world.chain.inside,
+            world.processor,
+            EcdsaSigner.generate(),
+            registrar=ADMIN,
+            measurement=MEASUREMENT,
+            encryption_key=(1).to_bytes(32, "little"),
+        )
+
+        with pytest.raises(InputError, match=f"worker {worker}: its encryption key"):
+            client.submit(task, workers=[worker])
+
+        _nothing_happened(world, client)
+
+    def test_contract_deployed_for_another_chain(self, world: World, task: TaskInput) -> None:
+        bundle = load_bundle()
+        draft = JobProcessor(bytes(32), bundle)
+        deployment = world.chain.deploy(
+            bundle.code, draft.new(b"\7" * 32, Parameters()), signer=ADMIN
+        )
+        client = world.client(contract=deployment.contract)
+
+        with pytest.raises(ChainMismatchError, match="deployed for the chain 0x0707"):
+            client.submit(task)
+
+        _nothing_happened(world, client)
+
+    def test_no_contract(self, world: World, task: TaskInput) -> None:
+        client = world.client(contract=bytes(32))
+
+        with pytest.raises(ChainMismatchError, match="there is none at 0x0000"):
+            client.submit(task)
+
+        assert world.chain.sent == 0
+
+    def test_contract_of_another_version(self, world: World, task: TaskInput) -> None:
+        client = world.client()
+        world.chain.answers["version"] = lambda _: 2
+
+        with pytest.raises(ChainMismatchError, match="version 2, this program knows"):
+            client.submit(task)
+
+        del world.chain.answers["version"]
+        _nothing_happened(world, client)
+
+    def test_key_too_long_or_used_for_something_else(self, world: World, task: TaskInput) -> None:
+        client = world.client()
+        client.submit(task, key="a")
+
+        for key, message in (("k" * 129, "129 characters"), ("", "0 characters")):
+            with pytest.raises(InputError, match=message):
+                client.submit(task, key=key)
+        with pytest.raises(InputError, match="'a' was used for another submission"):
+            client.submit(task, key="a", ttl_ms=60_000)
+
+        assert world.job_count() == 1
+        assert client.unfinished() == []
+
+
+class TestRefusals:
+    def test_contract_refuses_and_nothing_is_left(self, world: World, task: TaskInput) -> None:
+        client = world.client()
+        world.chain.inside.call(world.processor.set_mode(Mode.HALTED), signer=ADMIN)
+
+        with pytest.raises(ContractError) as refused:
+            client.submit(task, key="k")
+
+        assert refused.value.variant == "WrongMode"
+        assert client.unfinished() == []
+        assert client.jobs(refresh=False) == []
+        world.chain.inside.call(world.processor.set_mode(Mode.RUNNING), signer=ADMIN)
+        assert client.submit(task, key="k") == 1, "a refused submission gives its key back"
+
+    def test_rate_limit_of_a_single_submit_is_a_refusal(
+        self, make: Callable[..., World], task: TaskInput
+    ) -> None:
+        world = make(rate_limit=1)
+        client = world.client()
+        client.submit(task)
+
+        with pytest.raises(ContractError) as refused:
+            client.submit(task)
+
+        assert refused.value.variant == "RateLimited"
+        assert world.slept == []
+        assert client.unfinished() == []
+
+    def test_trap_is_a_refusal(
+        self, world: World, task: TaskInput, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client = world.client()
+
+        def trap(call: Any, *, signer: Any) -> None:  # noqa: ANN401 - as generic as the port
+            raise ContractTrappedError
+
+        monkeypatch.setattr(world.chain, "call", trap)
+        with pytest.raises(ContractTrappedError):
+            client.submit(task)
+
+        assert client.unfinished() == []
+
+
+class TestExactlyOnce:
+    @pytest.mark.parametrize("fault", ["before", "after"])
+    def test_unknown_outcome_then_the_same_again(
+        self, world: World, task: TaskInput, fault: str
+    ) -> None:
+        client = world.client()
+        world.chain.faults = [fault]
+        with pytest.raises(ChainUnavailableError):
+            client.submit(task)
+        (unfinished,) = client.unfinished()
+        assert unfinished.perhaps_sent
+        assert client.jobs(refresh=False) == []
+
+        job_id = client.submit(task)
+
+        assert job_id == 1
+        assert world.job_count() == 1
+        assert client.unfinished() == []
+        (listed,) = client.jobs()
+        assert listed.payload_hash == unfinished.payload_hash, "the same bytes"
+        assert world.chain.sent == 1
+
+    @pytest.mark.parametrize("fault", ["before", "after"])
+    def test_unknown_outcome_then_resume_by_another_process(
+        self, world: World, task: TaskInput, fault: str
+    ) -> None:
+        client = world.client()
+        world.chain.faults = [fault]
+        with pytest.raises(ChainUnavailableError):
+            client.submit(task)
+        client.close()
+
+        outcomes = world.client().resume()
+
+        assert outcomes == [1]
+        assert world.job_count() == 1
+
+    def test_resume_without_anything_to_do_sends_nothing(
+        self, world: World, task: TaskInput
+    ) -> None:
+        client = world.client()
+        client.submit(task)
+
+        assert client.resume() == []
+        assert world.chain.sent == 1
+
+    def test_other_content_is_another_job(self, world: World, task: TaskInput) -> None:
+        client = world.client()
+        world.chain.faults = ["before"]
+        with pytest.raises(ChainUnavailableError):
+            client.submit(task)
+
+        client.submit(TaskInput(task="echo", input=b"other"))
+
+        assert world.job_count() == 1
+        assert len(client.unfinished()) == 1
+
+    def test_finished_submission_made_again_is_a_new_job(
+        self, world: World, task: TaskInput
+    ) -> None:
+        client = world.client()
+
+        assert [client.submit(task), client.submit(task)] == [1, 2]
+
+    def test_key_makes_it_the_same_job_for_ever(self, world: World, task: TaskInput) -> None:
+        first = world.client().submit(task, key="k")
+        world.process(first)
+
+        assert world.client().submit(task, key="k") == first
+        assert world.job_count() == 1
+
+    def test_key_and_unknown_outcome(self, world: World, task: TaskInput) -> None:
+        client = world.client()
+        world.chain.faults = ["after"]
+        with pytest.raises(ChainUnavailableError):
+            client.submit(task, key="k")
+
+        assert client.submit(task, key="k") == 1
+        assert world.job_count() == 1
+
+    def test_job_of_an_unknown_outcome_that_was_purged_meanwhile(
+        self, world: World, task: TaskInput
+    ) -> None:
+        """`jobs_page` does not know it any more; the events do."""
+        client = world.client()
+        world.chain.faults = ["after"]
+        with pytest.raises(ChainUnavailableError):
+            client.submit(task)
+        elsewhere = world.client(state_dir=world.folder / "elsewhere")
+        elsewhere.cancel(1)
+        elsewhere.purge(1)
+
+        assert client.submit(task) == 1
+        assert world.job_count() == 1
+        assert client.status(1) is JobStatus.CANCELLED
+
+    def test_jobs_of_others_do_not_hide_the_own(self, world: World, task: TaskInput) -> None:
+        """The scan goes from the counter of then over all pages."""
+        client = world.client()
+        bob = world.client(account=AccountKey.from_uri("//Bob"), state_dir=world.folder / "bob")
+        world.chain.faults = ["after"]
+        with pytest.raises(ChainUnavailableError):
+            client.submit(task)
+        bob.submit_many([Submission(task=task, ttl_ms=60_000)] * 55)
+
+        assert client.submit(task) == 1
+        assert world.job_count() == 56
+
+    def test_owners_and_contracts_have_lists_of_their_own(
+        self, world: World, task: TaskInput
+    ) -> None:
+        world.client().submit(task)
+        bob = world.client(account=AccountKey.from_uri("//Bob"))
+
+        assert bob.jobs() == []
+
+    def test_another_process_finished_it_meanwhile(self, world: World, task: TaskInput) -> None:
+        client, other = world.client(), world.client()
+        steps = client.submit_steps([Submission(task=task)] * 20)
+        first = next(steps)
+        assert first.submitted == 16
+
+        assert other.resume() == [17, 18, 19, 20]
+
+        assert client.resume() == []
+        assert _finish(steps) == list(range(1, 21))
+        assert world.job_count() == 20
+
+    def test_refused_to_another_process_meanwhile(self, world: World, task: TaskInput) -> None:
+        client, other = world.client(), world.client()
+        steps = client.submit_steps([Submission(task=task)] * 17)
+        next(steps)
+        world.chain.inside.call(world.processor.set_mode(Mode.HALTED), signer=ADMIN)
+        (refused,) = other.resume()
+        assert isinstance(refused, ContractError)
+
+        outcomes = _finish(steps)
+
+        assert isinstance(outcomes[16], ContractError)
+        assert world.job_count() == 16
+
+
+def test_state_folder_of_others_is_refused(world: World, tmp_path: Path) -> None:
+    (world.folder / "open").mkdir(mode=0o755)
+
+    with pytest.raises(InputError, match="lets other users in"):
+        world.client(state_dir=world.folder / "open")
+
+
+def test_secret_is_not_shown(world: World) -> None:
+    client = world.client(secret=OwnerSecret.from_bytes(b"S" * 32))
+
+    assert "S" * 32 not in repr(client)
+    assert (b"S" * 32).hex() not in repr(client)
+
+
+def test_recipients_are_the_keys_on_the_chain(world: World, task: TaskInput) -> None:
+    sealed = world.client().seal(task, workers=[1, 2])
+
+    keys = [world.chain.read(world.processor.get_worker(w)).encryption_key for w in (1, 2)]
+    assert list(sealed.header.recipients) == [*keys, sealed.header.reply_key]
