@@ -33,7 +33,7 @@ BuildWasm = Callable[..., bytes]
 RawCall = Callable[..., ContractCall[bytes]]
 
 
-def _build(call: str, *, deploy: str = "", data: str = "", rest: str = "") -> bytes:
+def _build(call: str, *, deploy: str = "", segments: str = "", rest: str = "") -> bytes:
     """
     Return the code of a contract that imports every host function.
 
@@ -42,7 +42,7 @@ def _build(call: str, *, deploy: str = "", data: str = "", rest: str = "") -> by
     """
     text = (
         f'(module {_IMPORTS} (import "env" "memory" (memory 2 16)) {_PRELUDE} {rest}'
-        f' (func (export "deploy") {deploy}) (func (export "call") {call}) {data})'
+        f' (func (export "deploy") {deploy}) (func (export "call") {call}) {segments})'
     )
     return bytes(wat2wasm(text))
 

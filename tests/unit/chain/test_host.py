@@ -165,7 +165,7 @@ def test_a_stored_value_comes_back(execute: Execute) -> None:
       (call $reply (i32.const 64) (i32.load (i32.const 32)))
     """
 
-    assert execute(body, data='(data (i32.const 4096) "value")') == b"value"
+    assert execute(body, segments='(data (i32.const 4096) "value")') == b"value"
     with pytest.raises(ContractTrappedError, match=r"OutputBufferTooSmall: 5 bytes for .* of 4"):
         execute(body.replace("(i32.const 32) (i32.const 5)", "(i32.const 32) (i32.const 4)"))
 
