@@ -155,8 +155,8 @@ class WorkerClient(Protocol):
         """
         Return what the worker says about the job, after at most *wait_seconds*.
 
-        The worker answers early when the job gets final, or leaves the queue. A final answer is
-        signed anew each time, with the time of signing.
+        The worker answers early when the job gets final. A final answer is signed anew each time,
+        with the time of signing.
         """
         ...
 
