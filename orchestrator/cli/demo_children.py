@@ -62,7 +62,7 @@ class Children:
 
     def start(self, name: str, words: Sequence[str | Path]) -> Child:
         """
-        Start `phala-jobs` with *words*, which must make it print one JSON document once it is ready.
+        Start `phala-jobs` with *words*, which make it print one JSON document once it is ready.
 
         Raises:
             Error: It ended, or is not ready in time; its last words are in the message.

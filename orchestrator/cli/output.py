@@ -95,8 +95,15 @@ class Output:
             table.add_row(name.replace("_", " "), escape(printable(shown(name, value))))
         self.console().print(table)
 
-    def rows(self, name: str, rows: Sequence[Document], **more: JsonValue) -> None:
-        """Print a list as the command's one result: JSON, or a table."""
+    def rows(
+        self,
+        name: str,
+        rows: Sequence[Document],
+        *,
+        columns: Sequence[str] | None = None,
+        **more: JsonValue,
+    ) -> None:
+        """Print a list as the command's one result: JSON, or a table of the *columns*."""
         from rich.markup import escape
         from rich.table import Table
 
@@ -107,12 +114,11 @@ class Output:
             self.say(f"no {name}")
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in rows[0]:
+        chosen = columns or list(rows[0])
+        for column in chosen:
             table.add_column(column.replace("_", " "), overflow="fold")
         for row in rows:
-            table.add_row(
-                *(escape(printable(shown(column, value))) for column, value in row.items())
-            )
+            table.add_row(*(escape(printable(shown(column, row[column]))) for column in chosen))
         self.console().print(table)
 
     def error(self, code: str, message: str) -> None:

@@ -14,7 +14,6 @@ from orchestrator.errors import InputError
 
 if TYPE_CHECKING:
     from orchestrator.models import Signature, Worker, WorkerRegistration
-    from orchestrator.workers import WorkerIdentity
 
 app = typer.Typer(help="The contract's list of trusted workers.", no_args_is_help=True)
 
@@ -25,6 +24,7 @@ NOT_A_TEE = (
     " where its keys are or what software it runs."
 )
 MAX_ENDPOINT_BYTES = 128
+COLUMNS = ("worker", "status", "trusted", "valid_until", "endpoint", "scheme")
 
 
 def worker_document(worker: "Worker") -> Document:
@@ -54,7 +54,7 @@ def list_workers(session: Session) -> None:
             for worker in page.items
         ]
         start = page.next
-    session.output.rows("workers", rows)
+    session.output.rows("workers", rows, columns=COLUMNS)
 
 
 @command(app, "register", settings=SEND, group="workers")
@@ -84,6 +84,8 @@ def register(
     """
     import asyncio
 
+    from orchestrator.cli.secrets import read_secret_file
+
     if not unverified:
         raise InputError(
             "unverified: this version verifies no TEE evidence; give --unverified to register a"
@@ -93,10 +95,18 @@ def register(
         raise InputError(f"url: {len(url.encode())} bytes; the limit is {MAX_ENDPOINT_BYTES}")
     measured = parse_bytes32("measurement", measurement)
     valid_until = session.chain.now() + parse_duration("valid_for", valid_for)
+    token = read_secret_file("token_file", token_file) if token_file is not None else None
     session.output.say(NOT_A_TEE)
     with session.output.progress(f"Asking {url} for its signature"):
         registration, possession = asyncio.run(
-            _ask(session, url, measured, valid_until, token_file)
+            ask_registration(
+                url,
+                token=token,
+                genesis_hash=session.chain.genesis_hash,
+                contract=session.contract,
+                measurement=measured,
+                valid_until=valid_until,
+            )
         )
     receipt = session.send(
         session.processor.register_worker(registration, possession), "Registering the worker"
@@ -115,58 +125,52 @@ def register(
     )
 
 
-async def _ask(
-    session: Session, url: str, measurement: bytes, valid_until: int, token_file: Path | None
+async def ask_registration(
+    url: str,
+    *,
+    token: str | None,
+    genesis_hash: bytes,
+    contract: bytes,
+    measurement: bytes,
+    valid_until: int,
 ) -> "tuple[WorkerRegistration, Signature]":
-    """The worker's keys, and its signature over the registration, verified."""
-    from orchestrator.cli.secrets import read_secret_file
+    """
+    The worker's keys, and its signature over its registration, verified.
+
+    Does **not** check where those keys are: this is no TEE proof.
+
+    Raises:
+        WorkerError: The worker did not answer as it should.
+        InvalidSignatureError: The signature is not one that the contract would take.
+    """
+    from orchestrator.crypto.keys import verify_signature
+    from orchestrator.encoding import blake2_256, registration_digest
+    from orchestrator.models import WorkerRegistration
     from orchestrator.workers.http import HttpWorkerClient
 
-    token = read_secret_file("token_file", token_file) if token_file is not None else None
     client = HttpWorkerClient(url, token)
     try:
         identity = await client.identity()
-        registration = _registration(identity, url, measurement, valid_until)
+        registration = WorkerRegistration(
+            signing_key=identity.signing_key,
+            encryption_key=identity.encryption_key,
+            measurement=measurement,
+            evidence_hash=blake2_256(b""),  # the hash of the evidence that there is: none
+            endpoint=url.encode("utf-8"),
+            valid_until=valid_until,
+        )
         possession = await client.registration(
-            genesis=session.chain.genesis_hash,
-            contract=session.contract,
+            genesis=genesis_hash,
+            contract=contract,
             measurement=measurement,
             evidence_hash=registration.evidence_hash,
             valid_until=valid_until,
         )
     finally:
         await client.close()
-    _verify_possession(session, registration, possession)
-    return registration, possession
-
-
-def _registration(
-    identity: "WorkerIdentity", url: str, measurement: bytes, valid_until: int
-) -> "WorkerRegistration":
-    from orchestrator.encoding import blake2_256
-    from orchestrator.models import WorkerRegistration
-
-    return WorkerRegistration(
-        signing_key=identity.signing_key,
-        encryption_key=identity.encryption_key,
-        measurement=measurement,
-        evidence_hash=blake2_256(b""),  # the hash of the evidence that there is: none
-        endpoint=url.encode("utf-8"),
-        valid_until=valid_until,
-    )
-
-
-def _verify_possession(
-    session: Session, registration: "WorkerRegistration", possession: "Signature"
-) -> None:
-    """Refuse a signature that the contract would refuse, before anything is sent."""
-    from orchestrator.crypto.keys import verify_signature
-    from orchestrator.encoding import registration_digest
-
-    digest = registration_digest(
-        registration, genesis_hash=session.chain.genesis_hash, contract=session.contract
-    )
+    digest = registration_digest(registration, genesis_hash=genesis_hash, contract=contract)
     verify_signature(registration.signing_key, possession, digest)
+    return registration, possession
 
 
 @command(app, "suspend", settings=SEND, group="workers")

@@ -1,0 +1,421 @@
+"""The demo's steps, in order, and what each of them asserts."""
+
+import csv
+import io
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.attestation import (
+    AttestationFile,
+    attestation_file_of,
+    dump_attestation_file,
+)
+from orchestrator.cli.demo_children import Child, Children, command_line, environment
+from orchestrator.cli.demo_pages import NO_TEE, Pages, excerpt, short
+from orchestrator.cli.demo_stage import MEASUREMENT, RegisteredWorker, Stage
+from orchestrator.cli.output import Document, Output, shown_time
+from orchestrator.encoding import blake2_256, to_ss58
+from orchestrator.errors import RefusedError, WaitTimeoutError
+from orchestrator.keystore.private_files import write_new_file
+from orchestrator.models import InlinePayload, Job, JobId, JobStatus, TaskInput
+from orchestrator.workers import JobKey
+
+if TYPE_CHECKING:
+    from orchestrator.client import JobClient, Result
+
+TASK = "onnx"
+MODEL = "tumor_classifier"
+WAIT_SECONDS = 40.0
+COMMAND_SECONDS = 30.0
+PART_BYTES = 16  # shorter ones would be found by chance in the end
+DETAIL_CHARACTERS = 60
+TTL_MS = 600_000
+# Longer than everything else: the first worker is killed while it holds the job.
+HOLD = "120s"
+
+
+@dataclass
+class Summary:
+    """What was asserted, and figures of the run."""
+
+    assertions: dict[str, bool] = field(default_factory=dict)
+    figures: dict[str, str | int] = field(default_factory=dict)
+
+    def check(self, name: str, passed: bool) -> None:
+        """Note an assertion."""
+        self.assertions[name] = passed
+
+    def document(self) -> Document:
+        """The summary as one JSON document."""
+        return {
+            "tee": f"none: {NO_TEE}",
+            "passed": all(self.assertions.values()),
+            "assertions": self.assertions,
+            **self.figures,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patients:
+    """The demo's input, and what is true of it."""
+
+    table: bytes
+    diagnoses: tuple[tuple[str, str], ...]
+    folder: Path
+    model_hash: bytes
+
+
+class Run:
+    """One run of the demo in a folder; `play` does everything."""
+
+    def __init__(self, output: Output, folder: Path) -> None:
+        self.pages = Pages(output)
+        self.folder = folder
+        self.summary = Summary()
+
+    def play(self) -> Summary:
+        """Go through all steps; processes are ended whatever happens."""
+        package = resources.files("orchestrator").joinpath("demo_data")
+        with resources.as_file(package) as data, Children(self.folder) as children:
+            patients = _load_patients(data)
+            stage = self._deploy(children)
+            try:
+                self._play(stage, patients)
+            finally:
+                stage.close()
+        return self.summary
+
+    def _play(self, stage: Stage, patients: Patients) -> None:
+        workers = self._start_workers(stage, patients)
+        orchestrator = self._start_orchestrator(stage, workers)
+        with stage.job_client(orchestrator.text("listening")) as client:
+            job_id = self._submit(stage, client, workers, patients)
+            self._kill(stage, workers[0], job_id)
+            job = self._wait(stage, client, workers, job_id)
+            result = client.result(job_id)
+            self._show_result(result, patients)
+            self._show_views(workers, job, result, patients)
+        self._verify_offline(stage, workers[1], job_id, result)
+
+    def _deploy(self, children: Children) -> Stage:
+        self.pages.step("A chain, and the contract on it")
+        stage = Stage(self.folder, children)
+        self.pages.facts(
+            {
+                "chain": "embedded, one file; development and tests: no consensus, no fees",
+                "contract": stage.contract_name,
+                "code": f"{len(stage.bundle.code):,} bytes of ink! Wasm, hash "
+                + short(stage.bundle.code_hash),
+                "admin": to_ss58(stage.admin.account_id),
+                "registrar": to_ss58(stage.registrar.account_id),
+                "operator": to_ss58(stage.operator.account_id) + " (the orchestrator)",
+                "owner": to_ss58(stage.owner.account_id) + " (the clinic)",
+            }
+        )
+        return stage
+
+    def _start_workers(self, stage: Stage, patients: Patients) -> list[RegisteredWorker]:
+        self.pages.step("Two workers, registered on their own word")
+        workers = [
+            stage.start_worker(1, patients.folder, hold=HOLD),
+            stage.start_worker(2, patients.folder, hold="0s"),
+        ]
+        self.pages.table(
+            ("worker", "process", "address", "folder", "measurement"),
+            (
+                (w.worker, w.child.process.pid, w.url, w.folder.name, short(MEASUREMENT))
+                for w in workers
+            ),
+        )
+        self.pages.say(
+            "Each signed that it owns its keys. Nothing proves where the keys are: no TEE."
+        )
+        self.pages.say(f"Worker 1 has the developer option --hold {HOLD}, so that it can be caught")
+        self.pages.say("in the middle of the job.")
+        return workers
+
+    def _start_orchestrator(self, stage: Stage, workers: list[RegisteredWorker]) -> Child:
+        self.pages.step("An orchestrator, for this owner's jobs alone")
+        orchestrator = stage.start_orchestrator(workers)
+        self.pages.facts(
+            {
+                "process": orchestrator.process.pid,
+                "serves sealed results at": orchestrator.text("listening"),
+                "may": "hand jobs to workers, record what they sign, mark jobs processed",
+                "may not": "open a payload or a result: it has no key for that",
+            }
+        )
+        return orchestrator
+
+    def _submit(
+        self,
+        stage: Stage,
+        client: "JobClient",
+        workers: Sequence[RegisteredWorker],
+        patients: Patients,
+    ) -> JobId:
+        self.pages.step("Real patients, sealed to both workers and submitted")
+        parameters: dict[str, object] = {"model": MODEL, "model_hash": patients.model_hash.hex()}
+        job_id = client.submit(
+            TaskInput(task=TASK, input=patients.table, parameters=parameters),
+            workers=[worker.worker for worker in workers],
+            ttl_ms=TTL_MS,
+        )
+        sealed = _payload(_job(stage, job_id))
+        self.summary.figures |= {"job_id": job_id, "sealed_bytes": len(sealed)}
+        self.summary.check(
+            "the sealed payload holds no part of the input", not _leaks(sealed, patients.table)
+        )
+        self.pages.facts(
+            {
+                "input": f"{len(patients.diagnoses)} held-out patients, 30 measurements each",
+                "first line": patients.table.splitlines()[1].decode()[:64] + "...",
+                "plain": f"{len(patients.table):,} bytes",
+                "sealed": f"{len(sealed):,} bytes, {excerpt(sealed)}",
+                "job": f"{job_id}, payload hash {short(blake2_256(sealed))}",
+            }
+        )
+        return job_id
+
+    def _kill(self, stage: Stage, worker: RegisteredWorker, job_id: JobId) -> None:
+        self.pages.step("The first worker is killed while it runs the job")
+        key = JobKey(
+            genesis=stage.chain.genesis_hash,
+            contract=stage.contract,
+            job_id=job_id,
+            payload_hash=_job(stage, job_id).payload_hash,
+        )
+        was_running = stage.wait_until_running(worker, key)
+        stage.children.kill(worker.child)
+        self.summary.check("worker 1 was killed while its status said running", was_running)
+        self.pages.facts(
+            {
+                "worker 1 said": "running" if was_running else "nothing of the job",
+                "then": f"SIGKILL to process {worker.child.process.pid} and its children, "
+                f"ended with {worker.child.process.returncode}",
+                "job on the chain": _job(stage, job_id).status.value,
+            }
+        )
+
+    def _wait(
+        self,
+        stage: Stage,
+        client: "JobClient",
+        workers: Sequence[RegisteredWorker],
+        job_id: JobId,
+    ) -> Job:
+        self.pages.step("The other worker executes it, the contract verifies and records")
+        try:
+            ended = client.wait(job_id, timeout_seconds=WAIT_SECONDS)
+        except WaitTimeoutError as error:
+            raise RefusedError("DemoFailed", f"the job was not processed: {error}") from error
+        job = _job(stage, job_id)
+        attestation = stage.chain.read(stage.processor.get_attestation(job_id))
+        verified = stage.chain.read(stage.processor.verify_attestation(job_id))
+        recorded_by = None if attestation is None else attestation.worker
+        self.summary.figures |= {"recorded_worker": recorded_by or 0, "status": ended.value}
+        self.summary.check("the job is processed", ended is JobStatus.PROCESSED and job.processed)
+        self.summary.check(
+            "the recorded worker is the one that lives", recorded_by == workers[1].worker
+        )
+        self.summary.check("the contract verifies the attestation", verified)
+        self.pages.table(
+            ("event", "after", "what"),
+            ((name, f"{ms / 1000:.2f} s", what) for name, ms, what in _history(stage, job)),
+        )
+        self.pages.facts(
+            {
+                "recorded worker": recorded_by,
+                "verify_attestation": verified,
+                "status": ended.value,
+            }
+        )
+        return job
+
+    def _show_result(self, result: "Result", patients: Patients) -> None:
+        self.pages.step("The owner opens the result; the true diagnosis beside it")
+        rows = _predictions(result.output)
+        right = sum(
+            said == true for (said, _), (_, true) in zip(rows, patients.diagnoses, strict=True)
+        )
+        self.summary.figures |= {"patients": len(rows), "right": right}
+        self.summary.check("there is a prediction for every patient", len(rows) > 0)
+        self.pages.table(
+            ("case", "model says", "malignant", "true diagnosis", ""),
+            (
+                (case, said, f"{chance:6.1%}", true, "" if said == true else "<- wrong")
+                for (said, chance), (case, true) in zip(rows, patients.diagnoses, strict=True)
+            ),
+        )
+        self.pages.say(f"{right} of {len(rows)} right.")
+
+    def _show_views(
+        self,
+        workers: Sequence[RegisteredWorker],
+        job: Job,
+        result: "Result",
+        patients: Patients,
+    ) -> None:
+        self.pages.step("What each party could see")
+        sealed = _payload(job)
+        secrets = (patients.table, result.output)
+        found = {
+            "the chain's files": _files_leak(sorted(self.folder.glob("chain.db*")), secrets),
+            "the orchestrator's folder": _files_leak([self.folder / "orchestrator"], secrets),
+            "the workers' folders": _files_leak([w.folder for w in workers], secrets),
+            "the processes' logs": _files_leak(sorted(self.folder.glob("*.log")), secrets),
+        }
+        for place, leaks in found.items():
+            self.summary.check(f"no plaintext in {place}", not leaks)
+        self.pages.table(
+            ("who", "saw"),
+            (
+                ("the chain", f"payload {excerpt(sealed)}"),
+                ("", f"result hash {short(result.completion.result_hash)}, worker, times, sizes"),
+                ("the orchestrator", f"result {excerpt(result.envelope)}"),
+                ("worker 1", "the plaintext, in memory; killed before it signed anything"),
+                ("worker 2", "the plaintext, in memory, while it ran. In a TEE nobody else could"),
+                ("", "look; this is a development worker, no TEE: its host could have"),
+                ("the owner", patients.table.splitlines()[1].decode()[:48] + "..."),
+                ("", result.output[:60].decode("utf-8", "replace") + "..."),
+            ),
+        )
+        self.pages.say(f"Looked for {PART_BYTES} bytes in a row of input or output:")
+        self.pages.facts(
+            {f"  in {place}": "FOUND" if leaks else "none" for place, leaks in found.items()}
+        )
+
+    def _verify_offline(
+        self, stage: Stage, worker: RegisteredWorker, job_id: JobId, result: "Result"
+    ) -> None:
+        self.pages.step("Anybody can verify the finished job, without chain or network")
+        file = _attestation_file(stage, job_id, result)
+        good, bad = self.folder / "attestation.json", self.folder / "tampered.json"
+        write_new_file(good, dump_attestation_file(file).encode())
+        write_new_file(bad, dump_attestation_file(_tampered(file)).encode())
+        key = "0x" + file.worker.signing_key.key.hex()
+        accepted = self._run_verify(good, key)
+        refused = self._run_verify(bad, key)
+        self.summary.check("verify accepts the finished job offline", accepted.returncode == 0)
+        self.summary.check("verify refuses a tampered copy", refused.returncode == 1)
+        self.pages.say(f"$ phala-jobs verify attestation.json --accept-key {key[:14]}...")
+        checks = json.loads(accepted.stdout).get("checks", [])
+        self.pages.table(
+            ("  check", "outcome", "detail"),
+            (
+                (f"  {row['check']}", row["outcome"], _shortened(str(row["detail"])))
+                for row in checks
+            ),
+        )
+        self.pages.say(f"  {accepted.stderr.strip()} (exit code {accepted.returncode})")
+        self.pages.say("$ phala-jobs verify tampered.json      # with another result hash")
+        self.pages.say(f"  {refused.stderr.strip()[:160]} (exit code {refused.returncode})")
+        self.pages.say(f"Worker {worker.worker} is a {NO_TEE}: what is proven is its key, no more.")
+
+    def _run_verify(self, path: Path, key: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command_line(["verify", path, "--accept-key", key, "--json"]),
+            env=environment(self.folder),
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= DETAIL_CHARACTERS else text[: DETAIL_CHARACTERS - 3] + "..."
+
+
+def _load_patients(folder: Path) -> Patients:
+    reader = csv.DictReader(io.StringIO((folder / "diagnoses.csv").read_text("utf-8")))
+    return Patients(
+        table=(folder / "patients.csv").read_bytes(),
+        diagnoses=tuple((row["case"], row["diagnosis"]) for row in reader),
+        folder=folder,
+        model_hash=blake2_256((folder / f"{MODEL}.onnx").read_bytes()),
+    )
+
+
+def _predictions(output: bytes) -> list[tuple[str, float]]:
+    """What the model says of each patient, and the probability of malignant."""
+    outputs = json.loads(output)["outputs"]
+    words = ("benign", "malignant")
+    return [
+        (words[label], chances[1])
+        for label, chances in zip(outputs["label"], outputs["probabilities"], strict=True)
+    ]
+
+
+def _job(stage: Stage, job_id: JobId) -> Job:
+    job = stage.chain.read(stage.processor.get_job(job_id))
+    if job is None:
+        raise RefusedError("DemoFailed", f"job {job_id} is gone")
+    return job
+
+
+def _payload(job: Job) -> bytes:
+    payload = job.encrypted_payload
+    if not isinstance(payload, InlinePayload):
+        raise RefusedError("DemoFailed", f"the payload of job {job.job_id} is not on the chain")
+    return payload.data
+
+
+def _leaks(data: bytes, secret: bytes) -> bool:
+    """Whether one of the secret's parts of `PART_BYTES` bytes is in *data*."""
+    parts = [secret[at : at + PART_BYTES] for at in range(0, len(secret), PART_BYTES)]
+    parts = [part for part in parts if len(part) == PART_BYTES] or [secret]
+    return any(part in data for part in parts)
+
+
+def _files_leak(places: Sequence[Path], secrets: Sequence[bytes]) -> bool:
+    files = [
+        path
+        for place in places
+        for path in ([place] if place.is_file() else sorted(place.rglob("*")))
+        if path.is_file()
+    ]
+    return any(_leaks(path.read_bytes(), secret) for path in files for secret in secrets)
+
+
+def _history(stage: Stage, job: Job) -> list[tuple[str, int, str]]:
+    """The job's events: name, milliseconds since it was submitted, and a few words."""
+    from orchestrator.chain import Cursor
+
+    page = stage.chain.events(stage.contract, after=Cursor(block=0, index=-1))
+    rows = []
+    for raw in page.events:
+        event = stage.processor.decode_event(raw)
+        if event.fields.get("job_id") != job.job_id:
+            continue
+        words = f"block {raw.block.number}, {shown_time(raw.block.timestamp)}"
+        if "worker" in event.fields:
+            words += f", worker {event.fields['worker']}"
+        rows.append((event.name, raw.block.timestamp - job.created_at, words))
+    return rows
+
+
+def _attestation_file(stage: Stage, job_id: JobId, result: "Result") -> AttestationFile:
+    attestation = stage.chain.read(stage.processor.get_attestation(job_id))
+    if attestation is None:
+        raise RefusedError("DemoFailed", f"job {job_id} has no attestation")
+    return attestation_file_of(
+        genesis_hash=stage.chain.genesis_hash,
+        contract=stage.contract,
+        job=_job(stage, job_id),
+        worker=result.worker,
+        completion=result.completion,
+        recorded_at=attestation.timestamp,
+    )
+
+
+def _tampered(file: AttestationFile) -> AttestationFile:
+    """The file with another result in it."""
+    return replace(
+        file, completion=replace(file.completion, result_hash=blake2_256(b"another result"))
+    )
