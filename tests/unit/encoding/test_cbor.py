@@ -10,7 +10,7 @@ from orchestrator.encoding.cbor import MAX_DEPTH, MAX_ITEMS, encode_head
 from orchestrator.errors import EncodingError
 
 # RFC 8949, appendix A, the rows that are of our subset.
-RFC_8949 = [
+RFC_8949: list[tuple[object, str]] = [
     (0, "00"),
     (1, "01"),
     (10, "0a"),
@@ -45,7 +45,7 @@ RFC_8949 = [
         "a56161614161626142616361436164614461656145",
     ),
 ]
-RFC_8949_EXTENDED = [
+RFC_8949_EXTENDED: list[tuple[object, str]] = [
     (-18446744073709551616, "3bffffffffffffffff"),
     (-1, "20"),
     (-10, "29"),
