@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import config
-from orchestrator.config import OriginKind, load_settings
+from orchestrator.config import OriginKind, load_settings, sample
 from orchestrator.errors import ConfigError
 
 
@@ -198,6 +198,6 @@ def test_the_sample_file_with_every_line_switched_on_is_valid(tmp_path: Path) ->
 
 
 def test_quotes_and_backslashes_in_a_sample_value_are_written_as_toml() -> None:
-    quoted = config._quoted('a\\b"c')
+    quoted = sample._quoted('a\\b"c')
 
     assert tomllib.loads(f"x = {quoted}") == {"x": 'a\\b"c'}

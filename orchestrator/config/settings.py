@@ -1,0 +1,217 @@
+"""The settings that there are: names, kinds, defaults, and what is said about each."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, get_args, get_type_hints
+
+PREFIX = "PHALA_JOBS_"
+SECTIONS = ("worker", "orchestrator")
+HOME_FOLDER = Path("~/.phala-jobs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """What is said about a setting beside its type: help, a value for the sample file, bounds."""
+
+    text: str
+    example: str | None = None
+    bounds: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every setting there is; the sample file and the options' help are made from this."""
+
+    chain: Annotated[
+        str | None,
+        Described(
+            text="The chain: local:PATH is an embedded chain in that file (development and tests).",
+            example="local:/var/lib/phala-jobs/chain.db",
+        ),
+    ] = None
+    contract: Annotated[
+        str | None,
+        Described(
+            text="Address of the contract: SS58, or 0x and 64 hex digits.",
+            example="5C4hrfjw9DjXZTzV3MwzrrAr9P1MJhSrvWGWqi1eSuyUpnhM",
+        ),
+    ] = None
+    account: Annotated[
+        str | None,
+        Described(text="Name of the account that signs, in the folder of keys.", example="alice"),
+    ] = None
+    account_file: Annotated[
+        Path | None,
+        Described(
+            text=(
+                "File with the secret of the account that signs, instead of a name: a mnemonic, a"
+                " derivation such as //Alice, or a seed as 0x and 64 hex digits."
+            ),
+            example="/run/secrets/account",
+        ),
+    ] = None
+    keys: Annotated[Path, Described(text="Folder of keys.", example="~/.phala-jobs/keys")] = (
+        HOME_FOLDER / "keys"
+    )
+    passphrase_file: Annotated[
+        Path | None,
+        Described(text="File with the passphrase of the keys.", example="/run/secrets/passphrase"),
+    ] = None
+    passphrase_fd: Annotated[
+        int | None,
+        Described(
+            text="Open file descriptor to read the passphrase of the keys from.", example="3"
+        ),
+    ] = None
+    keys_unencrypted: Annotated[
+        bool,
+        Described(text="Allow keys without a passphrase, for development and machines' accounts."),
+    ] = False
+    trusted_nodes: Annotated[
+        tuple[str, ...],
+        Described(
+            text=(
+                "Chains, by URL, whose word on which workers are trusted is believed when a job is"
+                " sealed; local: ones always are."
+            ),
+            example="wss://node.example.org",
+        ),
+    ] = ()
+    client: Annotated[
+        Path,
+        Described(
+            text="Folder with the list of one's own submitted jobs.", example="~/.phala-jobs/client"
+        ),
+    ] = HOME_FOLDER / "client"
+    results: Annotated[
+        tuple[str, ...],
+        Described(
+            text="URLs of orchestrators that serve sealed results; else workers are asked.",
+            example="http://127.0.0.1:9400",
+        ),
+    ] = ()
+    worker_folder: Annotated[
+        Path,
+        Described(
+            text="Folder of the worker: its keys, tokens, journal, blobs.",
+            example="/var/lib/phala-jobs/worker",
+        ),
+    ] = HOME_FOLDER / "worker"
+    worker_listen: Annotated[
+        str, Described(text="Address and port to listen on; port 0 takes a free one.")
+    ] = "127.0.0.1:9301"
+    worker_scheme: Annotated[
+        str, Described(text="Scheme of the signing key made on the first start: ecdsa or sr25519.")
+    ] = "ecdsa"
+    worker_tasks: Annotated[
+        tuple[str, ...],
+        Described(text="Names of the tasks on offer; all that are installed, when none is named."),
+    ] = ()
+    worker_models: Annotated[
+        Path | None,
+        Described(text="Folder of models for the onnx task.", example="/var/lib/phala-jobs/models"),
+    ] = None
+    worker_slots: Annotated[int, Described(text="Jobs executed at once.", bounds=(1, 1_024))] = 2
+    worker_queue: Annotated[
+        int, Described(text="Jobs accepted and waiting at most.", bounds=(1, 100_000))
+    ] = 256
+    orchestrator_folder: Annotated[
+        Path,
+        Described(
+            text="Folder of the orchestrator: its journal and the sealed results.",
+            example="/var/lib/phala-jobs/orchestrator",
+        ),
+    ] = HOME_FOLDER / "orchestrator"
+    orchestrator_listen: Annotated[
+        str,
+        Described(
+            text="Address and port to serve sealed results and metrics on; port 0 takes a free one."
+        ),
+    ] = "127.0.0.1:9400"
+    orchestrator_workers: Annotated[
+        tuple[int, ...],
+        Described(
+            text="Ids of the workers to believe; all that the contract trusts, when none is named.",
+            example="1, 2",
+        ),
+    ] = ()
+    orchestrator_tokens: Annotated[
+        Path | None,
+        Described(
+            text='TOML file with the token for each worker, by its id: 1 = "...".',
+            example="/run/secrets/worker-tokens.toml",
+        ),
+    ] = None
+    orchestrator_owners: Annotated[
+        tuple[str, ...],
+        Described(
+            text="Accounts whose jobs are admitted; the word any admits every owner.",
+            example="5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY",
+        ),
+    ] = ()
+    orchestrator_jobs_per_day: Annotated[
+        int, Described(text="Jobs admitted of one owner per day.", bounds=(1, 10_000_000))
+    ] = 1_000
+    orchestrator_bytes_per_day: Annotated[
+        int, Described(text="Payload bytes admitted of one owner per day.", bounds=(1, 1 << 50))
+    ] = 1 << 30
+    orchestrator_concurrency: Annotated[
+        int, Described(text="Jobs worked on at once.", bounds=(1, 4_096))
+    ] = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """One setting as declared in `Settings`; `kinds` are the types that it can have."""
+
+    name: str
+    default: object
+    hint: object
+    kinds: tuple[object, ...]
+    described: Described
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the setting holds several values."""
+        return isinstance(self.default, tuple)
+
+
+@functools.cache
+def declared_settings() -> Mapping[str, Declared]:
+    """Every setting by name, in the order of the sample file."""
+    hints = get_type_hints(Settings, include_extras=True)
+    found = {}
+    for declared in fields(Settings):
+        hint, described = get_args(hints[declared.name])
+        found[declared.name] = Declared(
+            name=declared.name,
+            default=declared.default,
+            hint=hint,
+            kinds=get_args(hint) or (hint,),
+            described=described,
+        )
+    return found
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting or option."""
+    return PREFIX + name.upper()
+
+
+def key_path(name: str) -> str:
+    """The key in the file: `worker.listen` for `worker_listen`."""
+    section, _, rest = name.partition("_")
+    return f"{section}.{rest}" if section in SECTIONS else name
+
+
+def option_name(name: str) -> str:
+    """The option of a setting; a command that has a section's options leaves the section out."""
+    section, _, rest = name.partition("_")
+    return "--" + (rest if section in SECTIONS else name).replace("_", "-")
+
+
+def default_file() -> Path:
+    """Where the file is looked for when none is named; it need not exist."""
+    return HOME_FOLDER.expanduser() / "config.toml"
