@@ -110,12 +110,6 @@ impl JobRow {
         self.workers.get(usize::from(position)).copied()
     }
 
-    /// The place of a worker in the job's list.
-    pub fn position_of(&self, worker: WorkerId) -> Option<u8> {
-        let position = self.workers.iter().position(|named| *named == worker)?;
-        u8::try_from(position).ok()
-    }
-
     fn encode_last<O: Output + ?Sized>(&self, last_failure: Option<&FailureEntry>, out: &mut O) {
         if let Some(attestation) = &self.attestation {
             attestation.encode_to(out);

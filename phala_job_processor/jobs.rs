@@ -2,6 +2,7 @@
 
 use ink::prelude::vec::Vec;
 use ink::primitives::AccountId;
+use ink::storage::traits::{Packed, StorageKey};
 use ink::storage::Mapping;
 
 use crate::access::Access;
@@ -103,6 +104,11 @@ impl Jobs {
         self.rows.get(job_id).ok_or(Error::JobNotFound)
     }
 
+    /// Writes the job's row. Rows have cells of their own, so `self` stays as it is.
+    pub fn store(&self, job_id: JobId, row: &JobRow) {
+        cells_of(&self.rows).insert(job_id, row);
+    }
+
     /// Takes a job from the caller.
     ///
     /// # Errors
@@ -151,7 +157,7 @@ impl Jobs {
         self.counter = job_id;
         accounts.store(call.caller, &cell);
         self.payloads.insert(job_id, &submission.bytes);
-        self.rows.insert(job_id, &row);
+        self.store(job_id, &row);
         Ok(JobSubmitted {
             job_id,
             owner: row.owner,
@@ -161,7 +167,11 @@ impl Jobs {
         })
     }
 
-    /// Marks an attested job processed, in `row`; the caller stores it.
+    /// Marks an attested job processed, in `row`; the caller of this stores it.
+    ///
+    /// # Errors
+    ///
+    /// `WrongStatus` if the job is not attested.
     pub fn mark(job_id: JobId, row: &mut JobRow, now: u64) -> Result<JobProcessed> {
         let attestation = match (row.status, &row.attestation) {
             (JobStatus::Attested, Some(attestation)) => attestation,
@@ -201,7 +211,7 @@ impl Jobs {
         };
         ensure!(may_leave, Error::WrongStatus);
         row.status = JobStatus::Cancelled;
-        self.rows.insert(job_id, &row);
+        self.store(job_id, &row);
         Ok(JobCancelled {
             job_id,
             owner: row.owner,
@@ -218,7 +228,7 @@ impl Jobs {
         ensure!(row.status == JobStatus::Submitted, Error::WrongStatus);
         ensure!(has_passed(row.deadline, call.now), Error::DeadlineNotPassed);
         row.status = JobStatus::Expired;
-        self.rows.insert(job_id, &row);
+        self.store(job_id, &row);
         Ok(JobExpired {
             job_id,
             owner: row.owner,
@@ -314,6 +324,11 @@ impl Jobs {
             })
         })
     }
+}
+
+/// The same cells under another handle; a `Mapping` holds nothing itself.
+fn cells_of<K: Packed, V: Packed, Key: StorageKey>(_: &Mapping<K, V, Key>) -> Mapping<K, V, Key> {
+    Mapping::new()
 }
 
 /// Checks that the caller may mark the job processed.

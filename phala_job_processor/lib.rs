@@ -53,6 +53,10 @@ pub mod phala_job_processor {
     /// The most completions in one message.
     pub const MAX_COMPLETIONS: usize = 10;
 
+    // A chain that runs contracts by wasmi translates each function when it is first called, at a
+    // price per byte that exceeds the price of running most messages. So every message is a
+    // function of its own (`inline(never)`), and a call pays for those that it runs.
+
     /// The job processor's storage.
     #[ink(storage)]
     pub struct PhalaJobProcessor {
@@ -115,6 +119,7 @@ pub mod phala_job_processor {
         /// `RateLimited` if the caller submitted `rate_limit` jobs in its window.
         /// `Overflow` if a counter is exhausted.
         #[ink(message)]
+        #[inline(never)]
         pub fn submit_confidential_job(
             &mut self,
             encrypted_payload: Vec<u8>,
@@ -140,6 +145,7 @@ pub mod phala_job_processor {
         /// `LocationTooLong` above 256 bytes.
         /// Then as `submit_confidential_job`, from `InvalidKey` on.
         #[ink(message)]
+        #[inline(never)]
         pub fn submit_job_reference(
             &mut self,
             payload_hash: [u8; 32],
@@ -170,6 +176,7 @@ pub mod phala_job_processor {
         /// `JobNotFound` if there is no such job.
         /// Then as `recording::Judge::record`, in its order.
         #[ink(message)]
+        #[inline(never)]
         pub fn record_attestation(
             &mut self,
             job_id: JobId,
@@ -178,28 +185,26 @@ pub mod phala_job_processor {
             tee_worker_pubkey: PublicKey,
         ) -> Result<()> {
             self.access.ensure_finishing()?;
-            let mut row = self.jobs.row(job_id)?;
-            let completion = Completion {
+            self.record(&Completion {
                 job_id,
                 result_hash,
                 attestation_proof,
                 tee_worker_pubkey,
-            };
-            let recorded = self.judge(&self.domain()).record(&mut row, &completion)?;
-            self.jobs.rows.insert(job_id, &row);
-            self.emit_recorded(recorded);
-            Ok(())
+            })?;
+            finish(())
         }
 
         /// Rebuilds the statement of a job's attestation and checks its signature and today's trust
         /// in the worker: whether `attestation_status` is `Valid`.
         #[ink(message)]
+        #[inline(never)]
         pub fn verify_attestation(&self, job_id: JobId) -> bool {
             self.attestation_status(job_id) == AttestationStatus::Valid
         }
 
         /// What a job's attestation is worth now: the first status that applies.
         #[ink(message)]
+        #[inline(never)]
         pub fn attestation_status(&self, job_id: JobId) -> AttestationStatus {
             match self.jobs.row(job_id) {
                 Ok(row) => self.judge(&self.domain()).attestation_status(job_id, &row),
@@ -221,16 +226,10 @@ pub mod phala_job_processor {
         /// `WrongStatus` if the job is not attested, or processed already.
         /// `AttestationNotValid` unless `attestation_status` is `Valid` or `WorkerExpired`.
         #[ink(message)]
+        #[inline(never)]
         pub fn mark_job_processed(&mut self, job_id: JobId) -> Result<()> {
-            let Call { caller, now } = self.call();
-            let mut row = self.jobs.row(job_id)?;
-            ensure_may_mark(row.owner, caller, &self.access)?;
-            self.access.ensure_finishing()?;
-            self.judge(&self.domain()).ensure_markable(job_id, &row)?;
-            let event = Jobs::mark(job_id, &mut row, now)?;
-            self.jobs.rows.insert(job_id, &row);
-            self.env().emit_event(event);
-            Ok(())
+            self.mark(job_id)?;
+            finish(())
         }
 
         /// Records up to ten statements and marks their jobs processed; an operator may.
@@ -251,6 +250,7 @@ pub mod phala_job_processor {
         /// `TooManyItems` above ten.
         /// For an item: as `record_attestation`, or `AttestationNotValid` if it is only marked.
         #[ink(message)]
+        #[inline(never)]
         pub fn complete_jobs(&mut self, completions: Vec<Completion>) -> Result<Vec<Result<()>>> {
             self.access
                 .ensure_role(self.env().caller(), Role::Operator)?;
@@ -261,7 +261,7 @@ pub mod phala_job_processor {
             for completion in &completions {
                 results.push(self.complete(&domain, completion));
             }
-            Ok(results)
+            finish(results)
         }
 
         /// Withdraws a job; its owner may, in every mode: while it is submitted, at once when its
@@ -278,6 +278,7 @@ pub mod phala_job_processor {
         /// `NotJobOwner` if the caller does not own it.
         /// `WrongStatus` in all other cases.
         #[ink(message)]
+        #[inline(never)]
         pub fn cancel_job(&mut self, job_id: JobId) -> Result<()> {
             let row = self.jobs.row(job_id)?;
             let domain = self.domain();
@@ -302,6 +303,7 @@ pub mod phala_job_processor {
         /// `WrongStatus` if it is not submitted.
         /// `DeadlineNotPassed` until its deadline has passed.
         #[ink(message)]
+        #[inline(never)]
         pub fn expire_job(&mut self, job_id: JobId) -> Result<()> {
             let event = self.jobs.expire(self.call(), job_id)?;
             self.env().emit_event(event);
@@ -322,6 +324,7 @@ pub mod phala_job_processor {
         /// `WrongStatus` if it is submitted or attested.
         /// `Overflow` if the owner's account counts no live job.
         #[ink(message)]
+        #[inline(never)]
         pub fn purge_job(&mut self, job_id: JobId) -> Result<()> {
             let call = self.call();
             let event = self
@@ -342,6 +345,7 @@ pub mod phala_job_processor {
         ///
         /// `AccountInUse` if the caller has jobs that were not purged, or its window is not over.
         #[ink(message)]
+        #[inline(never)]
         pub fn release_account(&mut self) -> Result<()> {
             let call = self.call();
             self.accounts.release(call, &self.parameters)
@@ -365,6 +369,7 @@ pub mod phala_job_processor {
         /// `KeyMismatch`, `BadSignature` if `possession` is not the worker's.
         /// `Overflow` if there are no worker numbers left.
         #[ink(message)]
+        #[inline(never)]
         pub fn register_worker(
             &mut self,
             registration: WorkerRegistration,
@@ -401,6 +406,7 @@ pub mod phala_job_processor {
         /// `now < valid_until <= now + max_registration`.
         /// `KeyMismatch`, `BadSignature` if `possession` is not the worker's.
         #[ink(message)]
+        #[inline(never)]
         pub fn renew_worker(
             &mut self,
             worker: WorkerId,
@@ -438,6 +444,7 @@ pub mod phala_job_processor {
         /// `WorkerNotFound`, `WorkerRevoked` as they say.
         /// `WrongStatus` if the worker is suspended already.
         #[ink(message)]
+        #[inline(never)]
         pub fn suspend_worker(&mut self, worker: WorkerId) -> Result<()> {
             let call = self.call();
             let event = self.workers.suspend(call, &self.access, worker)?;
@@ -457,6 +464,7 @@ pub mod phala_job_processor {
         /// `WorkerNotFound`, `WorkerRevoked` as they say.
         /// `WrongStatus` if the worker is not suspended.
         #[ink(message)]
+        #[inline(never)]
         pub fn reinstate_worker(&mut self, worker: WorkerId) -> Result<()> {
             let call = self.call();
             let event = self.workers.reinstate(call, &self.access, worker)?;
@@ -475,6 +483,7 @@ pub mod phala_job_processor {
         /// `MissingRole` if the caller is no registrar.
         /// `WorkerNotFound`, `WorkerRevoked` as they say.
         #[ink(message)]
+        #[inline(never)]
         pub fn revoke_worker(&mut self, worker: WorkerId, reason: [u8; 32]) -> Result<()> {
             let call = self.call();
             let event = self.workers.revoke(call, &self.access, worker, reason)?;
@@ -494,6 +503,7 @@ pub mod phala_job_processor {
         /// `MissingRole` if the caller is no registrar.
         /// `MeasurementNotAllowed` if the measurement was revoked, which is final.
         #[ink(message)]
+        #[inline(never)]
         pub fn allow_measurement(&mut self, measurement: [u8; 32]) -> Result<()> {
             let call = self.call();
             let event = self
@@ -516,6 +526,7 @@ pub mod phala_job_processor {
         ///
         /// `MissingRole` if the caller is no registrar.
         #[ink(message)]
+        #[inline(never)]
         pub fn revoke_measurement(&mut self, measurement: [u8; 32]) -> Result<()> {
             let call = self.call();
             let event = self
@@ -537,6 +548,7 @@ pub mod phala_job_processor {
         ///
         /// `NotAdmin` if the caller is not the admin.
         #[ink(message)]
+        #[inline(never)]
         pub fn grant_role(&mut self, account: AccountId, role: Role) -> Result<()> {
             let caller = self.env().caller();
             if let Some(event) = self.access.grant_role(caller, account, role)? {
@@ -556,6 +568,7 @@ pub mod phala_job_processor {
         ///
         /// `NotAdmin` if the caller is not the admin.
         #[ink(message)]
+        #[inline(never)]
         pub fn revoke_role(&mut self, account: AccountId, role: Role) -> Result<()> {
             let caller = self.env().caller();
             if let Some(event) = self.access.revoke_role(caller, account, role)? {
@@ -575,6 +588,7 @@ pub mod phala_job_processor {
         ///
         /// `NotAdmin` if the caller is not the admin.
         #[ink(message)]
+        #[inline(never)]
         pub fn propose_admin(&mut self, account: AccountId) -> Result<()> {
             let caller = self.env().caller();
             let event = self.access.propose_admin(caller, account)?;
@@ -592,6 +606,7 @@ pub mod phala_job_processor {
         ///
         /// `NoPendingAdmin` if the caller was not proposed.
         #[ink(message)]
+        #[inline(never)]
         pub fn accept_admin(&mut self) -> Result<()> {
             let caller = self.env().caller();
             let event = self.access.accept_admin(caller)?;
@@ -610,6 +625,7 @@ pub mod phala_job_processor {
         /// `NotAdmin` if the caller is not the admin.
         /// `ParameterOutOfRange` if one is outside its bounds, or `min_ttl` exceeds `max_ttl`.
         #[ink(message)]
+        #[inline(never)]
         pub fn set_parameters(&mut self, parameters: Parameters) -> Result<()> {
             self.access.ensure_admin(self.env().caller())?;
             parameters.ensure_in_bounds()?;
@@ -630,6 +646,7 @@ pub mod phala_job_processor {
         /// `WrongMode` if the mode is `mode` already.
         /// `NotAdmin` if a guardian asks for a mode further from `Halted`.
         #[ink(message)]
+        #[inline(never)]
         pub fn set_mode(&mut self, mode: Mode) -> Result<()> {
             let caller = self.env().caller();
             let event = self.access.set_mode(caller, mode)?;
@@ -650,6 +667,7 @@ pub mod phala_job_processor {
         /// `WrongMode` unless the mode is `Halted`.
         /// `SetCodeFailed` if the chain has no such code.
         #[ink(message)]
+        #[inline(never)]
         pub fn set_code(&mut self, code_hash: [u8; 32]) -> Result<()> {
             self.access.ensure_admin(self.env().caller())?;
             self.access.ensure_halted()?;
@@ -662,12 +680,14 @@ pub mod phala_job_processor {
 
         /// The job with its payload and failures; `None` if there is none or it was purged.
         #[ink(message)]
+        #[inline(never)]
         pub fn get_job(&self, job_id: JobId) -> Option<ConfidentialJob> {
             self.jobs.get(job_id)
         }
 
         /// The job's attestation; `None` if there is none.
         #[ink(message)]
+        #[inline(never)]
         pub fn get_attestation(&self, job_id: JobId) -> Option<JobAttestation> {
             let row = self.jobs.row(job_id).ok()?;
             self.judge(&self.domain()).get_attestation(job_id, &row)
@@ -675,24 +695,28 @@ pub mod phala_job_processor {
 
         /// How many jobs were ever submitted, which is the last one's number.
         #[ink(message)]
+        #[inline(never)]
         pub fn get_job_counter(&self) -> JobId {
             self.jobs.counter
         }
 
         /// The worker with this number.
         #[ink(message)]
+        #[inline(never)]
         pub fn get_worker(&self, worker: WorkerId) -> Option<Worker> {
             self.workers.get(worker)
         }
 
         /// The worker that was registered with this signing key.
         #[ink(message)]
+        #[inline(never)]
         pub fn worker_by_key(&self, signing_key: PublicKey) -> Option<Worker> {
             self.workers.get(self.workers.id_by_key(&signing_key)?)
         }
 
         /// Whether a worker is registered and trusted now.
         #[ink(message)]
+        #[inline(never)]
         pub fn is_trusted(&self, worker: WorkerId) -> bool {
             self.workers
                 .is_trusted(worker, self.env().block_timestamp())
@@ -705,6 +729,7 @@ pub mod phala_job_processor {
         ///
         /// `LimitOutOfRange` unless `1 <= limit <= 50`.
         #[ink(message)]
+        #[inline(never)]
         pub fn jobs_page(&self, from: JobId, limit: u32) -> Result<Page<JobHead>> {
             self.jobs.page(from, limit)
         }
@@ -715,24 +740,28 @@ pub mod phala_job_processor {
         ///
         /// `LimitOutOfRange` unless `1 <= limit <= 50`.
         #[ink(message)]
+        #[inline(never)]
         pub fn workers_page(&self, from: WorkerId, limit: u32) -> Result<Page<Worker>> {
             self.workers.page(from, limit)
         }
 
         /// The limits.
         #[ink(message)]
+        #[inline(never)]
         pub fn parameters(&self) -> Parameters {
             self.parameters.clone()
         }
 
         /// The mode.
         #[ink(message)]
+        #[inline(never)]
         pub fn mode(&self) -> Mode {
             self.access.mode()
         }
 
         /// The admin.
         #[ink(message)]
+        #[inline(never)]
         pub fn admin(&self) -> AccountId {
             self.access.admin()
         }
@@ -740,30 +769,35 @@ pub mod phala_job_processor {
         /// The genesis hash that the contract was deployed with. Clients refuse the contract unless
         /// it is their chain's.
         #[ink(message)]
+        #[inline(never)]
         pub fn genesis_hash(&self) -> [u8; 32] {
             self.genesis_hash
         }
 
         /// The version of the storage's layout.
         #[ink(message)]
+        #[inline(never)]
         pub fn version(&self) -> u32 {
             self.version
         }
 
         /// Whether an account has a role.
         #[ink(message)]
+        #[inline(never)]
         pub fn has_role(&self, account: AccountId, role: Role) -> bool {
             self.access.has_role(account, role)
         }
 
         /// Whether a measurement is allowed.
         #[ink(message)]
+        #[inline(never)]
         pub fn has_measurement(&self, measurement: [u8; 32]) -> bool {
             self.workers.has_measurement(&measurement)
         }
 
         /// How many jobs an account may still submit in its window.
         #[ink(message)]
+        #[inline(never)]
         pub fn rate_limit_left(&self, account: AccountId) -> u32 {
             let now = self.env().block_timestamp();
             self.accounts.left(account, now, &self.parameters)
@@ -812,7 +846,31 @@ pub mod phala_job_processor {
             Ok(job_id)
         }
 
-        fn complete(&mut self, domain: &Domain, completion: &Completion) -> Result<()> {
+        // The next three take `&self`: `finish` relies on it that they leave the contract's own
+        // cell alone.
+
+        fn record(&self, completion: &Completion) -> Result<()> {
+            let mut row = self.jobs.row(completion.job_id)?;
+            let recorded = self.judge(&self.domain()).record(&mut row, completion)?;
+            self.jobs.store(completion.job_id, &row);
+            self.emit_recorded(recorded);
+            Ok(())
+        }
+
+        fn mark(&self, job_id: JobId) -> Result<()> {
+            let mut row = self.jobs.row(job_id)?;
+            ensure_may_mark(row.owner, self.env().caller(), &self.access)?;
+            self.access.ensure_finishing()?;
+            let domain = self.domain();
+            let judge = self.judge(&domain);
+            judge.ensure_markable(job_id, &row)?;
+            let event = Jobs::mark(job_id, &mut row, judge.now)?;
+            self.jobs.store(job_id, &row);
+            self.env().emit_event(event);
+            Ok(())
+        }
+
+        fn complete(&self, domain: &Domain, completion: &Completion) -> Result<()> {
             let job_id = completion.job_id;
             let mut row = self.jobs.row(job_id)?;
             let judge = self.judge(domain);
@@ -827,7 +885,7 @@ pub mod phala_job_processor {
                 Outcome::Completed => Some(Jobs::mark(job_id, &mut row, judge.now)?),
                 Outcome::Failed => None,
             };
-            self.jobs.rows.insert(job_id, &row);
+            self.jobs.store(job_id, &row);
             if let Some(recorded) = recorded {
                 self.emit_recorded(recorded);
             }
@@ -843,5 +901,20 @@ pub mod phala_job_processor {
                 self.env().emit_event(job_failed);
             }
         }
+    }
+
+    /// Ends a message that left the contract's own cell as it was: its storage items with cells of
+    /// their own may have changed, its packed fields not.
+    ///
+    /// On the chain nothing runs after this. Without it, ink! would write the cell back unchanged,
+    /// which costs as much as an eighth of the whole message.
+    fn finish<T: ink::scale::Encode>(value: T) -> Result<T> {
+        #[cfg(not(feature = "std"))]
+        ink::env::return_value::<ink::MessageResult<Result<T>>>(
+            ink::env::ReturnFlags::empty(),
+            &Ok(Ok(value)),
+        );
+        #[cfg(feature = "std")]
+        Ok(value)
     }
 }

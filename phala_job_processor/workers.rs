@@ -64,6 +64,9 @@ pub struct Renewal<'a> {
 #[derive(Debug, Default)]
 pub struct Workers {
     pub(crate) counter: WorkerId,
+    // How many measurements were revoked. While none was, every registered worker's measurement is
+    // allowed, and `trust` need not read it.
+    pub(crate) revocations: u32,
     pub(crate) rows: Mapping<WorkerId, Worker>,
     pub(crate) by_signing_key: Mapping<PublicKey, WorkerId>,
     pub(crate) encryption_keys: Mapping<[u8; 32], ()>,
@@ -81,6 +84,11 @@ impl Workers {
         self.by_signing_key.get(signing_key)
     }
 
+    /// Whether a worker was registered with this signing key.
+    pub fn has_key(&self, signing_key: &PublicKey) -> bool {
+        self.by_signing_key.contains(signing_key)
+    }
+
     /// Whether the measurement is allowed.
     pub fn has_measurement(&self, measurement: &[u8; 32]) -> bool {
         self.measurements.get(measurement) == Some(MeasurementStatus::Allowed)
@@ -90,7 +98,7 @@ impl Workers {
     pub fn trust(&self, worker: &Worker, now: u64) -> Trust {
         if worker.status == WorkerStatus::Revoked {
             Trust::Revoked
-        } else if !self.has_measurement(&worker.measurement) {
+        } else if self.revocations > 0 && !self.has_measurement(&worker.measurement) {
             Trust::MeasurementRevoked
         } else if worker.status == WorkerStatus::Suspended {
             Trust::Suspended
@@ -358,6 +366,7 @@ impl Workers {
     /// # Errors
     ///
     /// `MissingRole` if the caller is no registrar.
+    /// `Overflow` if the counter of revocations is exhausted.
     pub fn revoke_measurement(
         &mut self,
         call: Call,
@@ -368,6 +377,7 @@ impl Workers {
         if self.measurements.get(measurement) == Some(MeasurementStatus::Revoked) {
             return Ok(None);
         }
+        self.revocations = self.revocations.checked_add(1).ok_or(Error::Overflow)?;
         self.measurements
             .insert(measurement, &MeasurementStatus::Revoked);
         Ok(Some(MeasurementRevoked { measurement }))
