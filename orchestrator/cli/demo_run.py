@@ -1,7 +1,5 @@
 """The demo's steps, in order, and what each of them asserts."""
 
-import csv
-import io
 import json
 import subprocess
 from collections.abc import Sequence
@@ -17,6 +15,15 @@ from orchestrator.attestation import (
 )
 from orchestrator.cli.demo_children import Child, Children, command_line, environment
 from orchestrator.cli.demo_pages import NO_TEE, Pages, excerpt, short
+from orchestrator.cli.demo_patients import (
+    MODEL,
+    PART_BYTES,
+    Patients,
+    contains_part,
+    has_leaked,
+    load_patients,
+    predictions,
+)
 from orchestrator.cli.demo_stage import MEASUREMENT, RegisteredWorker, Stage
 from orchestrator.cli.output import Document, Output, shown_time
 from orchestrator.encoding import blake2_256, to_ss58
@@ -29,10 +36,8 @@ if TYPE_CHECKING:
     from orchestrator.client import JobClient, Result
 
 TASK = "onnx"
-MODEL = "tumor_classifier"
 WAIT_SECONDS = 40.0
 COMMAND_SECONDS = 30.0
-PART_BYTES = 16  # shorter ones would be found by chance in the end
 DETAIL_CHARACTERS = 60
 TTL_MS = 600_000
 # Longer than everything else: the first worker is killed while it holds the job.
@@ -60,16 +65,6 @@ class Summary:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Patients:
-    """The demo's input, and what is true of it."""
-
-    table: bytes
-    diagnoses: tuple[tuple[str, str], ...]
-    folder: Path
-    model_hash: bytes
-
-
 class Run:
     """One run of the demo in a folder; `play` does everything."""
 
@@ -82,7 +77,7 @@ class Run:
         """Go through all steps; processes are ended whatever happens."""
         package = resources.files("orchestrator").joinpath("demo_data")
         with resources.as_file(package) as data, Children(self.folder) as children:
-            patients = _load_patients(data)
+            patients = load_patients(data)
             stage = self._deploy(children)
             try:
                 self._play(stage, patients)
@@ -169,7 +164,8 @@ class Run:
         sealed = _payload(_job(stage, job_id))
         self.summary.figures |= {"job_id": job_id, "sealed_bytes": len(sealed)}
         self.summary.check(
-            "the sealed payload holds no part of the input", not _leaks(sealed, patients.table)
+            "the sealed payload holds no part of the input",
+            not contains_part(sealed, patients.table),
         )
         self.pages.facts(
             {
@@ -239,17 +235,18 @@ class Run:
 
     def _show_result(self, result: "Result", patients: Patients) -> None:
         self.pages.step("The owner opens the result; the true diagnosis beside it")
-        rows = _predictions(result.output)
-        right = sum(
-            said == true for (said, _), (_, true) in zip(rows, patients.diagnoses, strict=True)
+        rows = predictions(result.output)
+        self.summary.check(
+            "there is a prediction for every patient", len(rows) == len(patients.diagnoses)
         )
+        beside = list(zip(rows, patients.diagnoses, strict=False))
+        right = sum(said == true for (said, _), (_, true) in beside)
         self.summary.figures |= {"patients": len(rows), "right": right}
-        self.summary.check("there is a prediction for every patient", len(rows) > 0)
         self.pages.table(
             ("case", "model says", "malignant", "true diagnosis", ""),
             (
                 (case, said, f"{chance:6.1%}", true, "" if said == true else "<- wrong")
-                for (said, chance), (case, true) in zip(rows, patients.diagnoses, strict=True)
+                for (said, chance), (case, true) in beside
             ),
         )
         self.pages.say(f"{right} of {len(rows)} right.")
@@ -265,10 +262,10 @@ class Run:
         sealed = _payload(job)
         secrets = (patients.table, result.output)
         found = {
-            "the chain's files": _files_leak(sorted(self.folder.glob("chain.db*")), secrets),
-            "the orchestrator's folder": _files_leak([self.folder / "orchestrator"], secrets),
-            "the workers' folders": _files_leak([w.folder for w in workers], secrets),
-            "the processes' logs": _files_leak(sorted(self.folder.glob("*.log")), secrets),
+            "the chain's files": has_leaked(sorted(self.folder.glob("chain.db*")), secrets),
+            "the orchestrator's folder": has_leaked([self.folder / "orchestrator"], secrets),
+            "the workers' folders": has_leaked([w.folder for w in workers], secrets),
+            "the processes' logs": has_leaked(sorted(self.folder.glob("*.log")), secrets),
         }
         for place, leaks in found.items():
             self.summary.check(f"no plaintext in {place}", not leaks)
@@ -296,14 +293,18 @@ class Run:
         self.pages.step("Anybody can verify the finished job, without chain or network")
         file = _attestation_file(stage, job_id, result)
         good, bad = self.folder / "attestation.json", self.folder / "tampered.json"
+        sealed = self.folder / "result.sealed"
+        write_new_file(sealed, result.envelope)
         write_new_file(good, dump_attestation_file(file).encode())
         write_new_file(bad, dump_attestation_file(_tampered(file)).encode())
         key = "0x" + file.worker.signing_key.key.hex()
-        accepted = self._run_verify(good, key)
-        refused = self._run_verify(bad, key)
+        accepted = self._run_verify(good, key, sealed)
+        refused = self._run_verify(bad, key, sealed)
         self.summary.check("verify accepts the finished job offline", accepted.returncode == 0)
         self.summary.check("verify refuses a tampered copy", refused.returncode == 1)
-        self.pages.say(f"$ phala-jobs verify attestation.json --accept-key {key[:14]}...")
+        self.pages.say(
+            f"$ phala-jobs verify attestation.json --accept-key {key[:12]}... --result result.sealed"
+        )
         checks = json.loads(accepted.stdout).get("checks", [])
         self.pages.table(
             ("  check", "outcome", "detail"),
@@ -317,9 +318,9 @@ class Run:
         self.pages.say(f"  {refused.stderr.strip()[:160]} (exit code {refused.returncode})")
         self.pages.say(f"Worker {worker.worker} is a {NO_TEE}: what is proven is its key, no more.")
 
-    def _run_verify(self, path: Path, key: str) -> subprocess.CompletedProcess[str]:
+    def _run_verify(self, path: Path, key: str, sealed: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command_line(["verify", path, "--accept-key", key, "--json"]),
+            command_line(["verify", path, "--accept-key", key, "--result", sealed, "--json"]),
             env=environment(self.folder),
             capture_output=True,
             text=True,
@@ -330,26 +331,6 @@ class Run:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= DETAIL_CHARACTERS else text[: DETAIL_CHARACTERS - 3] + "..."
-
-
-def _load_patients(folder: Path) -> Patients:
-    reader = csv.DictReader(io.StringIO((folder / "diagnoses.csv").read_text("utf-8")))
-    return Patients(
-        table=(folder / "patients.csv").read_bytes(),
-        diagnoses=tuple((row["case"], row["diagnosis"]) for row in reader),
-        folder=folder,
-        model_hash=blake2_256((folder / f"{MODEL}.onnx").read_bytes()),
-    )
-
-
-def _predictions(output: bytes) -> list[tuple[str, float]]:
-    """What the model says of each patient, and the probability of malignant."""
-    outputs = json.loads(output)["outputs"]
-    words = ("benign", "malignant")
-    return [
-        (words[label], chances[1])
-        for label, chances in zip(outputs["label"], outputs["probabilities"], strict=True)
-    ]
 
 
 def _job(stage: Stage, job_id: JobId) -> Job:
@@ -364,23 +345,6 @@ def _payload(job: Job) -> bytes:
     if not isinstance(payload, InlinePayload):
         raise RefusedError("DemoFailed", f"the payload of job {job.job_id} is not on the chain")
     return payload.data
-
-
-def _leaks(data: bytes, secret: bytes) -> bool:
-    """Whether one of the secret's parts of `PART_BYTES` bytes is in *data*."""
-    parts = [secret[at : at + PART_BYTES] for at in range(0, len(secret), PART_BYTES)]
-    parts = [part for part in parts if len(part) == PART_BYTES] or [secret]
-    return any(part in data for part in parts)
-
-
-def _files_leak(places: Sequence[Path], secrets: Sequence[bytes]) -> bool:
-    files = [
-        path
-        for place in places
-        for path in ([place] if place.is_file() else sorted(place.rglob("*")))
-        if path.is_file()
-    ]
-    return any(_leaks(path.read_bytes(), secret) for path in files for secret in secrets)
 
 
 def _history(stage: Stage, job: Job) -> list[tuple[str, int, str]]:

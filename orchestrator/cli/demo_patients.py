@@ -1,0 +1,62 @@
+"""The demo's input, what a model said about it, and whether bytes of either are anywhere."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.encoding import blake2_256
+
+MODEL = "tumor_classifier"
+PART_BYTES = 16  # shorter ones would be found by chance in the end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patients:
+    """The demo's input, and what is true of it."""
+
+    table: bytes
+    diagnoses: tuple[tuple[str, str], ...]
+    folder: Path
+    model_hash: bytes
+
+
+def load_patients(folder: Path) -> Patients:
+    """The first held-out patients of the demo data in *folder*."""
+    reader = csv.DictReader(io.StringIO((folder / "diagnoses.csv").read_text("utf-8")))
+    return Patients(
+        table=(folder / "patients.csv").read_bytes(),
+        diagnoses=tuple((row["case"], row["diagnosis"]) for row in reader),
+        folder=folder,
+        model_hash=blake2_256((folder / f"{MODEL}.onnx").read_bytes()),
+    )
+
+
+def predictions(output: bytes) -> list[tuple[str, float]]:
+    """What the model says of each patient, and the probability of malignant."""
+    outputs = json.loads(output)["outputs"]
+    words = ("benign", "malignant")
+    return [
+        (words[label], chances[1])
+        for label, chances in zip(outputs["label"], outputs["probabilities"], strict=True)
+    ]
+
+
+def contains_part(data: bytes, secret: bytes) -> bool:
+    """Whether one of the secret's parts of `PART_BYTES` bytes is in *data*."""
+    parts = [secret[at : at + PART_BYTES] for at in range(0, len(secret), PART_BYTES)]
+    parts = [part for part in parts if len(part) == PART_BYTES] or [secret]
+    return any(part in data for part in parts)
+
+
+def has_leaked(places: Sequence[Path], secrets: Sequence[bytes]) -> bool:
+    """Whether a part of one of the secrets is in a file below the places."""
+    files = [
+        path
+        for place in places
+        for path in ([place] if place.is_file() else sorted(place.rglob("*")))
+        if path.is_file()
+    ]
+    return any(contains_part(path.read_bytes(), secret) for path in files for secret in secrets)
