@@ -109,9 +109,10 @@ class Submitter:
             with self._list.sending_lock():
                 self._settle(outcomes, open_entries)
                 group = self._next_group(open_entries, waited, wait_for_rate=wait_for_rate)
-                self._send(outcomes, open_entries, group, wait_for_rate=wait_for_rate)
-            pause = 0.0 if group or not open_entries else self._pause_seconds()
-            waited = waited + pause if pause else 0.0
+                is_limited = self._send(outcomes, open_entries, group, wait_for_rate=wait_for_rate)
+            pause = self._pause_seconds() if is_limited or (open_entries and not group) else 0.0
+            # A window begins with a job: after one was tried, the wait is for a whole one again.
+            waited = pause if group else waited + pause
             refused = sum(isinstance(outcome, ContractError) for outcome in outcomes.values())
             yield SubmitProgress(
                 submitted=len(outcomes) - refused,
@@ -243,9 +244,10 @@ class Submitter:
         if wait_for_rate and open_entries:
             processor = self._view.processor
             left = self._view.chain.read(processor.rate_limit_left(self._account.account_id))
-            # A chain without new blocks answers with the time of its last one: after a whole
+            # A chain without new blocks answers with the time of its last one: well after a whole
             # window by our own clock, the next call finds out.
-            is_over = waited * 1_000 >= self._view.parameters().rate_window
+            window_seconds = self._view.parameters().rate_window / 1_000
+            is_over = waited > window_seconds + _LONGEST_PAUSE_SECONDS
             size = min(_GROUP, left) if left else int(is_over)
         return list(open_entries)[:size]
 
@@ -256,9 +258,10 @@ class Submitter:
         group: list[int],
         *,
         wait_for_rate: bool,
-    ) -> None:
+    ) -> bool:
+        """Send a group and say whether some of it has to wait for the next window."""
         if not group:
-            return
+            return False
         entries = [open_entries[index] for index in group]
         self._list.mark([entry.entry for entry in entries], EntryState.SENDING)
         answers = self._call(entries)
@@ -276,6 +279,7 @@ class Submitter:
             del open_entries[index]
         self._list.mark_submitted(submitted)
         self._list.mark(postponed, EntryState.SEALED)
+        return bool(postponed)
 
     def _call(self, entries: Sequence[Entry]) -> list[Receipt[JobId] | ContractError]:
         calls = [self._message(entry) for entry in entries]
