@@ -127,7 +127,9 @@ def verify_attestation_file(
     6. `signature`: the worker's key signed the statement rebuilt from the file.
     7. `accepted key`: the key is one of *accepted_keys*; not checked when none are given.
     8. `result`: the bytes of *result* hash to the result hash; not checked when none are given.
-    9. `trusted today`: never checked, only the chain knows.
+    9. `facts on the chain`: never checked. Of the job and the worker, the statement covers id,
+       payload hash, signing key and measurement alone; the rest is the word of who made the file.
+    10. `trusted today`: never checked, only the chain knows.
 
     Does **not** raise for a failed check: the caller looks for `CheckOutcome.FAILED`.
     """
@@ -140,11 +142,11 @@ def verify_attestation_file(
         _check_signature(file),
         _check_accepted_key(file, accepted_keys),
         _check_result(file, result),
-        Check(
-            name="trusted today",
-            outcome=CheckOutcome.NOT_CHECKED,
-            detail="only the chain knows whether the worker is trusted now",
+        _not_checked(
+            "facts on the chain",
+            "only the chain knows whether owner, workers, status and times are as they are here",
         ),
+        _not_checked("trusted today", "only the chain knows whether the worker is trusted now"),
     ]
 
 
@@ -216,11 +218,7 @@ def _check_accepted_key(
 ) -> Check:
     name = "accepted key"
     if accepted_keys is None:
-        return Check(
-            name=name,
-            outcome=CheckOutcome.NOT_CHECKED,
-            detail="no keys were named: anybody can make a key and sign with it",
-        )
+        return _not_checked(name, "no keys were named: anybody can make a key and sign with it")
     is_named = file.completion.tee_worker_pubkey in accepted_keys
     return _check(name, is_named, f"{'one' if is_named else 'none'} of the keys that were named")
 
@@ -228,7 +226,7 @@ def _check_accepted_key(
 def _check_result(file: AttestationFile, result: bytes | None) -> Check:
     name = "result"
     if result is None:
-        return Check(name=name, outcome=CheckOutcome.NOT_CHECKED, detail="no result was given")
+        return _not_checked(name, "no result was given")
     digest = blake2_256(result)
     return _check(name, digest == file.completion.result_hash, f"hashes to {digest.hex()}")
 
@@ -237,3 +235,7 @@ def _check(name: str, passed: bool, detail: str) -> Check:  # noqa: FBT001 - pri
     return Check(
         name=name, outcome=CheckOutcome.PASSED if passed else CheckOutcome.FAILED, detail=detail
     )
+
+
+def _not_checked(name: str, detail: str) -> Check:
+    return Check(name=name, outcome=CheckOutcome.NOT_CHECKED, detail=detail)
