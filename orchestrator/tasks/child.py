@@ -62,14 +62,14 @@ def set_process_option(option: int, value: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def execute(task: Task, plaintext: bytes) -> bytes:
+def execute(task: Task, read_plaintext: Callable[[], bytes]) -> bytes:
     """
-    Run the task on the encoded task input and return a frame; never raises.
+    Run the task on the encoded task input that is read, and return a frame; never raises.
 
     The frame keeps to the task's output limit plus a fixed room.
     """
     try:
-        task_input = decode_task_input(plaintext)
+        task_input = decode_task_input(read_plaintext())
         output: object = task.run(task_input.input, task_input.parameters)
         if not isinstance(output, bytes):
             return _failure("TaskFailed", f"returned {type(output).__name__}, must be bytes")
@@ -111,9 +111,7 @@ def run_and_exit(  # pragma: no cover - runs after a fork, where nothing is meas
     """Shut this freshly forked process in, run the task, write the frame, and end the process."""
     try:
         enter(folder, descriptors=descriptors, limits=limits, base_memory=base_memory)
-        plaintext = _read_all(_INPUT)
-        os.close(_INPUT)
-        _write_all(execute(Task(run=task.run, limits=limits), plaintext))
+        _write_all(execute(Task(run=task.run, limits=limits), _read_input))
         os._exit(0)
     except BaseException:  # noqa: BLE001 - nothing may get back into the forking server's code
         os._exit(120)
@@ -158,8 +156,8 @@ def _new_randomness() -> None:  # pragma: no cover - runs after a fork
         seed()
 
 
-def _read_all(descriptor: int) -> bytes:  # pragma: no cover - runs after a fork
-    with os.fdopen(os.dup(descriptor), "rb") as file:
+def _read_input() -> bytes:  # pragma: no cover - runs after a fork
+    with os.fdopen(_INPUT, "rb") as file:
         file.seek(0)
         return file.read()
 

@@ -23,17 +23,15 @@ ODD = (
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    references = {name: f"odd_tasks:{name}" for name in ODD}
+    references = {name: f"tests.unit.tasks.odd_tasks:{name}" for name in ODD}
     references["echo"] = "orchestrator.tasks.echo:echo"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parent))
-        made = Sandbox(
-            references,
-            folder=tmp_path_factory.mktemp("sandbox") / "running",
-            environment={"PHALA_JOBS_MODELS": "/models"},
-        )
-        yield made
-        made.close()
+    made = Sandbox(
+        references,
+        folder=tmp_path_factory.mktemp("sandbox") / "running",
+        environment={"PHALA_JOBS_MODELS": "/models"},
+    )
+    yield made
+    made.close()
 
 
 def run(sandbox: Sandbox, name: str, data: bytes = b"", **parameters: object) -> bytes:
@@ -180,7 +178,7 @@ def test_a_child_inherits_no_environment_descriptor_or_argument(
     with (tmp_path / "open").open("w") as held:
         os.set_inheritable(held.fileno(), True)
         fresh = Sandbox(
-            {"look_around": "odd_tasks:look_around"},
+            {"look_around": "tests.unit.tasks.odd_tasks:look_around"},
             folder=tmp_path / "jobs",
             environment={"PHALA_JOBS_MODELS": "/models"},
         )
@@ -334,13 +332,12 @@ def test_run_local_says_which_tasks_there_are() -> None:
 
 @pytest.mark.parametrize(
     ("reference", "words"),
-    [("odd_tasks:needs_more", "not installed"), ("odd_tasks:no_task", "neither a Task")],
+    [("needs_more", "not installed"), ("no_task", "neither a Task")],
 )
 def test_run_local_says_why_a_task_can_not_be_run(
     monkeypatch: pytest.MonkeyPatch, reference: str, words: str
 ) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    monkeypatch.setattr("orchestrator.tasks.sandbox.find_tasks", lambda: {"odd": reference})
+    monkeypatch.setattr("orchestrator.tasks.sandbox.find_tasks", lambda: {"odd": f"tests.unit.tasks.odd_tasks:{reference}"})
 
     with pytest.raises(ConfigError, match=words):
         run_local("odd", b"")
