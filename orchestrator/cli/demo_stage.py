@@ -7,6 +7,7 @@ Everything here is done as the commands do it; the accounts are made for one run
 import asyncio
 import contextlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -83,7 +84,9 @@ class Stage:
         """Make a call."""
         return self.chain.call(call, signer=signer)
 
-    def start_worker(self, number: int, models: Path, *, hold: str) -> RegisteredWorker:
+    def start_worker(
+        self, number: int, models: Path, *, hold: str, tasks: str = "onnx"
+    ) -> RegisteredWorker:
         """Start a worker process, and register it on its own word."""
         folder = self.folder / f"worker-{number}"
         tokens = TokenList(folder)
@@ -96,7 +99,7 @@ class Stage:
                 *("worker", "run", "--json"),
                 *("--chain", self.chain_url, "--contract", self.contract_name),
                 *("--folder", folder, "--listen", "127.0.0.1:0"),
-                *("--models", models, "--tasks", "onnx", "--hold", hold),
+                *("--models", models, "--tasks", tasks, "--hold", hold),
             ],
         )
         url = child.text("listening")
@@ -116,7 +119,9 @@ class Stage:
             worker=worker, url=url, child=child, folder=folder, jobs_token=jobs_token
         )
 
-    def start_orchestrator(self, workers: list[RegisteredWorker]) -> Child:
+    def start_orchestrator(
+        self, workers: list[RegisteredWorker], options: Sequence[str] = ()
+    ) -> Child:
         """Start the orchestrator process, for one owner's jobs alone."""
         account, tokens = self.folder / "operator", self.folder / "tokens.toml"
         write_new_file(account, self._operator_phrase.encode("ascii"))
@@ -130,6 +135,7 @@ class Stage:
                 *("--account-file", account, "--folder", self.folder / "orchestrator"),
                 *("--listen", "127.0.0.1:0", "--tokens", tokens),
                 *("--owners", to_ss58(self.owner.account_id)),
+                *options,
             ],
         )
 
