@@ -30,7 +30,6 @@ _ENVIRONMENT: Mapping[str, str] = {
     "ORT_DISABLE_TELEMETRY": "1",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    "PYTHONDONTWRITEBYTECODE": "1",
 }
 
 
@@ -107,7 +106,7 @@ class ForkingProcess:
             path = [str(Path(entry).absolute()) for entry in sys.path]
             arguments = json.dumps([theirs.fileno(), path, self._references, self._preload])
             process = subprocess.Popen(
-                [sys.executable, "-I", "-W", "ignore", "-c", _PROGRAM, arguments],
+                [sys.executable, "-I", "-B", "-W", "ignore", "-c", _PROGRAM, arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -121,7 +122,7 @@ def leave_children(data: bytes, parameters: Parameters) -> bytes:
         os.setsid()
         if os.fork():
             os._exit(0)
-        os.execv("/bin/sleep", ["sleep", "601"])
+        os.execv("/bin/sleep", ["sleep", "601"])  # noqa: S606 - to be found by name
     os.waitpid(pid, 0)
     return b"left"
 
@@ -185,3 +186,12 @@ def needs_wave(data: bytes, parameters: Parameters) -> bytes:
 
 no_task = 7
 bare = Task(run=plain)
+
+
+@task()
+def misbehave(data: bytes, parameters: Parameters) -> bytes:
+    Path("inside").write_bytes(data)
+    Path(str(parameters["path"])).write_bytes(data)
+    with socket.socket() as connection, contextlib.suppress(OSError):
+        connection.connect(("127.0.0.1", 9))
+    return data

@@ -32,16 +32,12 @@ def value(name: str, element: int, shape: Sequence[int | str]) -> bytes:
     dimensions = b"".join(
         _field(1, _number(1, size) if isinstance(size, int) else _field(2, size)) for size in shape
     )
-    return _field(1, name) + _field(
-        2, _field(1, _number(1, element) + _field(2, dimensions))
-    )
+    return _field(1, name) + _field(2, _field(1, _number(1, element) + _field(2, dimensions)))
 
 
 def node(operator: str, inputs: Sequence[str], output: str) -> bytes:
     """Return a NodeProto."""
-    return (
-        b"".join(_field(1, name) for name in inputs) + _field(2, output) + _field(4, operator)
-    )
+    return b"".join(_field(1, name) for name in inputs) + _field(2, output) + _field(4, operator)
 
 
 def model(nodes: Sequence[bytes], inputs: Sequence[bytes], outputs: Sequence[bytes]) -> bytes:

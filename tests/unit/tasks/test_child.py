@@ -44,9 +44,19 @@ def test_an_output_is_framed_as_it_is() -> None:
         (raising(OSError(errno.ENOMEM, "")), "MemoryLimitExceeded"),
         (raising(OSError("no number")), "TaskFailed"),
     ],
-    ids=(
-        "text large task_error bad_code memory exit interrupt value file_size no_memory os_error"
-    ).split(),
+    ids=[
+        "text",
+        "large",
+        "task_error",
+        "bad_code",
+        "memory",
+        "exit",
+        "interrupt",
+        "value",
+        "file_size",
+        "no_memory",
+        "os_error",
+    ],
 )
 def test_a_failure_is_a_code_and_a_short_message(action: Callable[[], object], code: str) -> None:
     frame = frame_of(action, output_bytes=10)

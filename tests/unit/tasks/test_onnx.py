@@ -4,14 +4,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-
 import pytest
-
 
 from orchestrator.encoding import blake2_256
 from orchestrator.errors import TaskError
 from orchestrator.tasks import Limits
-from orchestrator.tasks.onnx import MODEL_FOLDER_VARIABLE, onnx
+from orchestrator.tasks import onnx as module
+from orchestrator.tasks.onnx import MODEL_FOLDER_VARIABLE, Outputs, onnx
 from orchestrator.tasks.sandbox import run_local
 from tests.unit.tasks import onnx_models
 
@@ -67,9 +66,7 @@ def test_what_is_not_a_number_is_null(folder: Path) -> None:
 
 
 def test_maps_of_classes_are_kept_as_maps() -> None:
-    from orchestrator.tasks import onnx as module
-
-    outputs = {"label": ["a", "b"], "p": [{"a": 0.5, 1: float("nan")}, {"a": 1.0, 1: 0.0}]}
+    outputs: Outputs = {"label": ["a", "b"], "p": [{"a": 0.5, 1: float("nan")}, {"a": 1.0, 1: 0.0}]}
 
     assert module._plain([{"a": 0.5}]) == [{"a": 0.5}]
     assert json.loads(module._write_json(outputs))["outputs"]["p"][0] == {"a": 0.5, "1": None}
@@ -106,9 +103,7 @@ def test_the_models_hash_is_checked(folder: Path, as_bytes: bool) -> None:
         ({"model": "negate", "colour": "red"}, "BadParameters: unknown: colour"),
     ],
 )
-def test_bad_parameters_are_named(
-    folder: Path, parameters: dict[str, object], words: str
-) -> None:
+def test_bad_parameters_are_named(folder: Path, parameters: dict[str, object], words: str) -> None:
     assert words in refused(b"1,2", **parameters)
 
 
@@ -200,8 +195,6 @@ def test_without_a_model_folder_there_are_no_models(
 
 
 def test_memory_that_the_library_can_not_get_is_a_memory_error() -> None:
-    from orchestrator.tasks import onnx as module
-
     with pytest.raises(MemoryError):
         module._raise_if_memory(RuntimeError("std::bad_alloc"))
     module._raise_if_memory(RuntimeError("something else"))
@@ -239,8 +232,7 @@ TABLE = b"1.25,2.5\n" * 300_000
         ("echo", Limits(output_bytes=10), b"eleven here", "OutputTooLarge"),
         ("echo", Limits(input_bytes=10), b"eleven here", "InputTooLarge"),
     ],
-    ids=["onnx_time", "onnx_cpu", "onnx_memory", "onnx_output", "onnx_input"]
-    + ["echo_time", "echo_memory", "echo_output", "echo_input"],
+    ids=lambda value: value if value in ("onnx", "echo") or str(value).isalpha() else "",
 )
 def test_every_task_ends_at_every_limit(
     folder: Path, name: str, limits: Limits, data: bytes, code: str

@@ -9,16 +9,39 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.encoding import encode_task_input
 from orchestrator.errors import ConfigError, TaskError, TaskHostError
 from orchestrator.models import TaskInput
 from orchestrator.tasks import Limits
 from orchestrator.tasks.sandbox import Sandbox, run_local
 
-ODD = (
-    "spin spin_stubbornly sleep sleep_long grow talk write_large_file segfault abort leave"
-    " exit_politely kill_itself raise_value raise_task_error raise_os_error return_text"
-    " leave_children fork_bomb look_around write_file plain needs_more needs_wave no_task absent"
-).split()
+ODD = [
+    "spin",
+    "spin_stubbornly",
+    "sleep",
+    "sleep_long",
+    "grow",
+    "talk",
+    "write_large_file",
+    "segfault",
+    "abort",
+    "leave",
+    "exit_politely",
+    "kill_itself",
+    "raise_value",
+    "raise_task_error",
+    "raise_os_error",
+    "return_text",
+    "leave_children",
+    "fork_bomb",
+    "look_around",
+    "write_file",
+    "plain",
+    "needs_more",
+    "needs_wave",
+    "no_task",
+    "absent",
+]
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +135,7 @@ def test_a_task_that_fails_says_how_and_the_next_one_runs(
     sandbox: Sandbox, name: str, parameters: dict[str, object], code: str
 ) -> None:
     with pytest.raises(TaskError) as caught:
-        run(sandbox, name, **parameters)
+        sandbox.run(TaskInput(task=name, input=b"", parameters=parameters))
 
     assert caught.value.code == code
     assert run(sandbox, "echo", b"still here") == b"still here"
@@ -139,12 +162,10 @@ def test_trouble_that_may_be_the_hosts_is_never_the_tasks(
     sandbox: Sandbox, name: str, parameters: dict[str, object]
 ) -> None:
     with pytest.raises(TaskHostError):
-        run(sandbox, name, **parameters)
+        sandbox.run(TaskInput(task=name, input=b"", parameters=parameters))
 
 
 def test_a_stopped_task_is_no_failure_of_the_task(sandbox: Sandbox) -> None:
-    from orchestrator.encoding import encode_task_input
-
     running = sandbox.start("sleep_long", encode_task_input(TaskInput(task="t", input=b"")))
     began = time.monotonic()
 
@@ -195,7 +216,6 @@ def test_a_child_inherits_no_environment_descriptor_or_argument(
         "ORT_DISABLE_TELEMETRY",
         "PATH",
         "PHALA_JOBS_MODELS",
-        "PYTHONDONTWRITEBYTECODE",
     }
     # Python itself adds LC_CTYPE where the locale asks for it.
     assert set(seen["environment"]) - {"LC_CTYPE"} == {*allowed, "TMPDIR"}
@@ -234,8 +254,6 @@ def test_a_jobs_folder_is_gone_with_the_job(sandbox: Sandbox) -> None:
 def test_a_killed_forking_process_is_replaced_and_its_job_has_not_failed(
     sandbox: Sandbox,
 ) -> None:
-    from orchestrator.encoding import encode_task_input
-
     running = sandbox.start("sleep_long", encode_task_input(TaskInput(task="t", input=b"")))
     killed = sandbox.pids[0]
 
@@ -337,7 +355,10 @@ def test_run_local_says_which_tasks_there_are() -> None:
 def test_run_local_says_why_a_task_can_not_be_run(
     monkeypatch: pytest.MonkeyPatch, reference: str, words: str
 ) -> None:
-    monkeypatch.setattr("orchestrator.tasks.sandbox.find_tasks", lambda: {"odd": f"tests.unit.tasks.odd_tasks:{reference}"})
+    monkeypatch.setattr(
+        "orchestrator.tasks.sandbox.find_tasks",
+        lambda: {"odd": f"tests.unit.tasks.odd_tasks:{reference}"},
+    )
 
     with pytest.raises(ConfigError, match=words):
         run_local("odd", b"")

@@ -1,4 +1,4 @@
-"""The forking process, here in a thread of the test; what it does as a process is in test_sandbox."""
+"""The forking process, here in a thread; as a process it is tested in test_sandbox."""
 
 import contextlib
 import json
@@ -126,7 +126,7 @@ def test_loading_tells_missing_from_broken(references: dict[str, str]) -> None:
 
 
 def test_without_a_list_of_children_there_are_no_strays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zygote.os, "getpid", lambda: 0)
+    monkeypatch.setattr(os, "getpid", lambda: 0)
 
     assert zygote._children() == []
 
