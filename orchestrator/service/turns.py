@@ -167,6 +167,9 @@ class Turns:
         job = open_job.job or await self._parts.ledger.job(open_job.job_id)
         if job is None or job.status is not JobStatus.SUBMITTED:
             return Result(next=Next.REVIEW)
+        if self._parts.ledger.now() > job.deadline:
+            open_job.needs_review = True
+            return Result(next=Next.TURN)
         open_job.job = job
         worker = await self._worker(worker_id)
         objection = self._trust.objection(worker) or await self._trust.chain_objection(worker)

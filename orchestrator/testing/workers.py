@@ -94,7 +94,7 @@ class ScriptedWorker:
         self.polls: list[JobId] = []
         self.deleted: list[JobId] = []
         self.is_closed = False
-        self._measurement = measurement
+        self.measurement = measurement
         self._clock = clock
         self._statements: dict[JobKey, Statement] = {}
         self._results: dict[bytes, bytes] = {}
@@ -217,7 +217,7 @@ class ScriptedWorker:
             outcome=Outcome.FAILED if failed else Outcome.COMPLETED,
             result_hash=digest,
             units=7,
-            measurement=self._measurement,
+            measurement=self.measurement,
             started_at=started,
             finished_at=max(started, now - AGE) if does in _AGED else now,
             issued_at=now,
