@@ -1,0 +1,37 @@
+"""`python -m benchmarks [--write FILE]`: measure everything in one run, print the tables."""
+
+import argparse
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import embedded, jobs, sealing, statements
+from benchmarks.table import Table
+
+
+def _tables() -> Iterator[Table]:
+    yield sealing.measure()
+    yield statements.measure()
+    yield embedded.measure()
+    yield from jobs.measure()
+
+
+def main() -> None:
+    """Print each table when it is there; write them all to a file when asked."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--write", type=Path, metavar="FILE", help="also write the tables there")
+    options = parser.parse_args()
+    machine = f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}."
+    written = [machine + "\n"]
+    print(machine, end="\n\n")
+    for table in _tables():
+        text = table.markdown()
+        print(text, flush=True)
+        written.append(text)
+    if options.write is not None:
+        options.write.write_text("\n".join(written), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
