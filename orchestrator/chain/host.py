@@ -60,7 +60,7 @@ class Frame:
     account: bytes
     caller: bytes
     timestamp: int
-    input: bytes | None
+    input: bytes
     read_cell: Callable[[bytes], bytes | None]
     has_code: Callable[[bytes], bool]
     memory: Memory
@@ -130,10 +130,7 @@ def _size(value: bytes | None) -> int:
 
 
 def _input(frame: Frame, caller: Caller, out: int, out_length: int) -> None:
-    if frame.input is None:
-        frame.stop("InputForwarded: the input was read before")
-    data, frame.input = frame.input, None
-    frame.give(caller, out, out_length, data)
+    frame.give(caller, out, out_length, frame.input)
 
 
 def _seal_return(frame: Frame, caller: Caller, flags: int, data: int, length: int) -> None:
@@ -213,8 +210,8 @@ def _topics(frame: Frame, raw: bytes) -> tuple[bytes, ...]:
         count, start = read_compact(raw, 0)
     except EncodingError:
         frame.stop("DecodingFailed: the topics are not a list")
-    if start + count * _TOPIC_BYTES > len(raw):
-        frame.stop("DecodingFailed: the topics end too early")
+    if start + count * _TOPIC_BYTES != len(raw):
+        frame.stop(f"DecodingFailed: {count} topics in {len(raw)} bytes")
     return tuple(
         raw[start + i * _TOPIC_BYTES : start + (i + 1) * _TOPIC_BYTES] for i in range(count)
     )

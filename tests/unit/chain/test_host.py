@@ -1,4 +1,8 @@
-"""The host functions behave as pallet-contracts 38: results, limits and traps."""
+"""
+The host functions behave as pallet-contracts 38: results, limits and traps.
+
+Limits, return codes and traps were compared with substrate-contracts-node 0.42.
+"""
 
 from collections.abc import Callable
 from hashlib import blake2b
@@ -39,9 +43,10 @@ def test_input_is_what_the_caller_sent(execute: Execute) -> None:
     assert execute(body, b"\x00\xffabc") == b"\x00\xffabc"
 
 
-def test_input_can_be_read_once(execute: Execute) -> None:
-    with pytest.raises(ContractTrappedError, match="raw trapped: InputForwarded"):
-        execute("(call $read) (call $read)", b"x")
+def test_input_can_be_read_again(execute: Execute) -> None:
+    body = "(call $read) (call $read) (call $reply (i32.const 1024) (i32.const 1))"
+
+    assert execute(body, b"x") == b"x"
 
 
 @pytest.mark.parametrize(("length", "is_refused"), [(16_384, False), (16_385, True)])
@@ -239,7 +244,8 @@ def test_an_event_without_topics(execute: Execute) -> None:
     [
         (deposit(5), "TooManyTopics: 5 topics, limit 4"),
         (deposit(0, 16_385), "ValueTooLarge: an event of 16385 bytes"),
-        (deposit(2, topics_length=33), "DecodingFailed: the topics end too early"),
+        (deposit(0, topics_length=9), "DecodingFailed: 0 topics in 9 bytes"),
+        (deposit(2, topics_length=33), "DecodingFailed: 2 topics in 33 bytes"),
         (
             deposit(0, topics_length=9).replace("(i32.const 0))(call", "(i32.const 3))(call"),
             "DecodingFailed: the topics are not a list",
