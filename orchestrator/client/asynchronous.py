@@ -46,7 +46,7 @@ class AsyncJobClient:
         try:
             self._client = await self._run(lambda: self._stack.enter_context(self._open_client()))
         except BaseException:
-            self._executor.shutdown(wait=False)
+            self._executor.shutdown()
             raise
         return self
 
@@ -65,7 +65,7 @@ class AsyncJobClient:
                 self._client = None
                 await self._run(self._stack.close)
         finally:
-            self._executor.shutdown(wait=True)
+            self._executor.shutdown()
 
     async def seal(
         self,

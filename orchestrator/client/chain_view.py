@@ -29,6 +29,7 @@ _CONTRACT_VERSIONS = (1,)
 _PAGE = 50
 _EVENT_PAGE = 1_000
 _LAST_INDEX = (1 << 31) - 1
+_MAX_JOB_ID = (1 << 128) - 1
 _FINAL_EVENTS = {
     "JobProcessed": JobStatus.PROCESSED,
     "JobFailed": JobStatus.FAILED,
@@ -165,6 +166,9 @@ class ChainView:
         """The heads of those of *job_ids* that exist; neighbours share a read."""
         heads: dict[JobId, JobHead] = {}
         wanted = sorted(set(job_ids))
+        for job_id in (*wanted[:1], *wanted[-1:]):
+            if not 0 <= job_id <= _MAX_JOB_ID:
+                raise InputError(f"job_id: {job_id} is not in 0..{_MAX_JOB_ID}")
         place = 0
         while place < len(wanted):
             first = wanted[place]

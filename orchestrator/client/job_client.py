@@ -288,13 +288,16 @@ class JobClient:
             ContractError: The job is not finished, not this account's, or never was.
         """
         self._view.require_contract()
+        # Nobody else can change a finished job: this is how it ended.
+        head = self._view.heads([job_id]).get(job_id)
         try:
             self._view.chain.call(self._view.processor.purge_job(job_id), signer=self._account)
         except ContractError as refusal:
-            listed = self._list.job(job_id)
-            if refusal.variant != "JobNotFound" or listed is None:
+            if refusal.variant != "JobNotFound" or self._list.job(job_id) is None:
                 raise
-        self._list.update(job_id, purged=True)
+            self._watch.look(job_id)
+        else:
+            self._list.update(job_id, status=head.status if head else None, purged=True)
 
     def jobs(self, *, refresh: bool = True) -> list[ListedJob]:
         """

@@ -120,10 +120,12 @@ class World:
         return completion
 
 
-def make_world(folder: Path, *, parameters: Parameters | None = None) -> World:
+def make_world(
+    folder: Path, *, parameters: Parameters | None = None, path: Path | str = ":memory:"
+) -> World:
     """Deploy the contract on a new chain and register two workers, one per signature scheme."""
     clock = FixedClock()
-    chain = EmbeddedChain(":memory:", clock=clock)
+    chain = EmbeddedChain(path, clock=clock)
     processor = deploy_processor(chain, admin=ADMIN, parameters=parameters, measurement=MEASUREMENT)
     world = World(
         folder=folder,

@@ -106,12 +106,12 @@ class TestRateLimit:
         assert world.clock.now - started >= 65_000
 
     def test_long_windows_are_looked_at_now_and_then(self, make: Callable[..., World]) -> None:
-        world = make(rate_limit=1, rate_window=3_600_000)
+        world = make(rate_limit=1, rate_window=180_000)
 
         world.client().submit_many(_submissions(2))
 
         assert set(world.slept) == {5.0}
-        assert len(world.slept) == 721
+        assert len(world.slept) == 37
 
     def test_killed_while_waiting_and_called_again(self, make: Callable[..., World]) -> None:
         world = make(rate_limit=3, rate_window=60_000)
