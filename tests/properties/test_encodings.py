@@ -73,7 +73,7 @@ def _same(left: object, right: object) -> bool:
 
 
 @given(VALUES)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_values_are_read_back_and_written_as_by_cbor2(value: object) -> None:
     try:
         encoded = encode_cbor(value, extended=True)
@@ -88,7 +88,7 @@ def test_values_are_read_back_and_written_as_by_cbor2(value: object) -> None:
 
 @given(st.binary(max_size=60))
 @example(bytes.fromhex("a2616101616102"))
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=1_000, deadline=None)
 def test_whatever_is_read_is_written_as_the_same_bytes(data: bytes) -> None:
     """The rule of protocol 3.4: re-encode what was decoded and require equality."""
     try:
@@ -100,7 +100,7 @@ def test_whatever_is_read_is_written_as_the_same_bytes(data: bytes) -> None:
 
 
 @given(VALUES, st.data())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_a_changed_byte_never_becomes_another_encoding_of_a_value(
     value: object, data: st.DataObject
 ) -> None:
@@ -144,7 +144,7 @@ def test_different_statements_have_different_bytes(left: Statement, right: State
 
 
 @given(st.binary(min_size=34, max_size=34) | st.binary(max_size=40))
-@settings(max_examples=1_000)
+@settings(max_examples=300)
 def test_signing_keys_have_one_encoding(data: bytes) -> None:
     try:
         key = decode_signing_key(data)

@@ -65,7 +65,7 @@ def _seal_result(plaintext: bytes, nonce: bytes) -> bytes:
 
 @given(LENGTHS, st.integers(1, 4), st.booleans())
 @example(0, 1, False)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_jobs_open_for_every_reader_with_both_implementations(
     length: int, workers: int, owner_can_read: bool
 ) -> None:
@@ -84,7 +84,7 @@ def test_jobs_open_for_every_reader_with_both_implementations(
 
 
 @given(LENGTHS, st.integers(1, 4), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_jobs_of_the_second_implementation_open_with_ours(
     length: int, workers: int, owner: bool
 ) -> None:
@@ -97,7 +97,7 @@ def test_jobs_of_the_second_implementation_open_with_ours(
 
 
 @given(LENGTHS, st.binary(min_size=16, max_size=16))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_results_open_both_ways(length: int, nonce: bytes) -> None:
     plaintext = _plaintext(length)
 
@@ -131,7 +131,7 @@ def test_a_large_job_opens_with_the_second_implementation_too() -> None:
 
 
 @given(st.integers(0, MAX_PLAINTEXT))
-@settings(max_examples=1_000)
+@settings(max_examples=300)
 def test_both_pad_to_the_same_length(length: int) -> None:
     assert padded_length(length) == reference.padded_length(length)
 

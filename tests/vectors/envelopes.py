@@ -278,6 +278,8 @@ def _refused_headers(parts: Parts) -> dict[str, bytes]:
         "commitment_first_bit": {"commitment": bytes([commitment[0] ^ 1]) + commitment[1:]},
         "commitment_last_bit": {"commitment": commitment[:-1] + bytes([commitment[-1] ^ 1])},
     }
+    if is_job:
+        changes |= _wrong_recipients(parts)
     for name, value in header.items():
         if isinstance(value, bytes):
             changes[f"{name}_too_short"] = {name: value[:-1]}
@@ -306,6 +308,18 @@ def _refused_headers(parts: Parts) -> dict[str, bytes]:
         "header_empty": replace(parts, header_bytes=b""),
     }
     return {name: variant.build() for name, variant in variants.items()}
+
+
+def _wrong_recipients(parts: Parts) -> dict[str, dict[str, object]]:
+    first, *rest = parts.recipients
+    return {
+        "recipients_none": {"recipients": []},
+        "recipients_six": {"recipients": [first, *(bytes([place]) * 32 for place in range(5))]},
+        "recipients_no_list": {"recipients": first},
+        "recipient_repeated": {"recipients": [first, *[first for _ in rest]]},
+        "recipient_short": {"recipients": [first, *(key[:31] for key in rest)]},
+        "recipient_text": {"recipients": [first, *(key.hex()[:32] for key in rest)]},
+    }
 
 
 def _sorted_items(header: dict[str, object]) -> list[tuple[str, object]]:

@@ -18,6 +18,7 @@ from orchestrator.crypto import (
     OwnerSecret,
     Sr25519Signer,
     load_signer,
+    schnorrkel,
     verify_reply_key,
     verify_signature,
 )
@@ -231,6 +232,12 @@ def test_secrets_are_neither_shown_nor_pickled_nor_copied(
     for leak in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="holds a secret"):
             leak(value)
+
+
+def test_a_pair_does_not_show_its_secret_key() -> None:
+    pair = schnorrkel.pair_from_seed(SECRET)
+
+    assert repr(pair) == f"Pair(public={pair.public.hex()})"
 
 
 @pytest.mark.parametrize("point", LOW_ORDER)
