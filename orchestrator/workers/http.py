@@ -25,6 +25,7 @@ from orchestrator.errors import (
 )
 from orchestrator.models import Signature
 from orchestrator.workers import JobKey, JobRequest, WorkerIdentity, WorkerJob
+from orchestrator.workers.transport import KeepAliveTransport
 from orchestrator.workers.wire import (
     RegistrationRequest,
     dump_job_request,
@@ -75,8 +76,7 @@ class HttpWorkerClient:
             timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
             follow_redirects=False,
             trust_env=False,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-            transport=transport,
+            transport=transport or KeepAliveTransport(connect_seconds=_CONNECT_SECONDS),
         )
 
     async def identity(self) -> WorkerIdentity:
