@@ -127,8 +127,12 @@ class WorkerServer:
             async with self._pruning(), self._waking(stop):
                 await serve(self.app, self._settings.listen, stop=stop, ready=ready)
         finally:
-            await self._execution.close()
-            await asyncio.to_thread(self.close)
+            await self.shut_down()
+
+    async def shut_down(self) -> None:
+        """Stop what runs, none of which gets an outcome by that, and let go of everything."""
+        await self._execution.close()
+        await asyncio.to_thread(self.close)
 
     def run(self, *, ready: Callable[[str], None] | None = None) -> None:
         """Serve until SIGINT or SIGTERM, in an event loop of its own."""

@@ -1,0 +1,280 @@
+"""A worker with a chain believes the chain: before it opens, and before it signs."""
+
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from orchestrator.attestation import JobView, verify_statement
+from orchestrator.chain import Chain, ContractCall
+from orchestrator.chain.embedded import EmbeddedChain
+from orchestrator.crypto import EcdsaSigner
+from orchestrator.errors import (
+    ChainUnavailableError,
+    WorkerRefusedError,
+    WorkerUnavailableError,
+)
+from orchestrator.models import Mode, Parameters
+from orchestrator.testing import LocalAccount, register_test_worker
+from orchestrator.worker import TokenScope
+from orchestrator.workers import JobRequest, WorkerJobState
+from tests.unit.worker.world import MEASUREMENT, ChainWorld, chain_worker
+
+T = TypeVar("T")
+
+
+class FlakyChain(EmbeddedChain):
+    """The reads of one message fail while `failing` is its label."""
+
+    def __init__(self, base: EmbeddedChain) -> None:
+        self._base = base
+        self.failing: str | None = None
+        self.reads: list[str] = []
+
+    @property
+    def genesis_hash(self) -> bytes:
+        return self._base.genesis_hash
+
+    def read(self, call: ContractCall[T]) -> T:
+        self.reads.append(call.label)
+        if call.label == self.failing:
+            raise ChainUnavailableError
+        return self._base.read(call)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[ChainWorld]:
+    async with chain_worker(tmp_path / "worker") as made:
+        yield made
+
+
+async def assert_refused(world: ChainWorld, request: JobRequest, status: int, words: str) -> None:
+    """Assert the refusal, and that nothing was executed or signed."""
+    if status == 503:
+        with pytest.raises(WorkerUnavailableError, match=f"503.*{words}") as busy:
+            await world.client().put_job(request)
+        assert busy.value.retry_after_seconds == 2
+    else:
+        with pytest.raises(WorkerRefusedError, match=words) as refused:
+            await world.client().put_job(request)
+        assert refused.value.status == status
+    with pytest.raises(WorkerRefusedError, match="404"):
+        await world.client().get_job(request.key)
+
+
+async def test_the_contract_accepts_what_the_worker_signs(world: ChainWorld) -> None:
+    request = world.submit(world.sealed(b"hello"))
+
+    job = await world.finish(request)
+
+    assert job.completion is not None
+    world.chain.call(world.processor.record_attestation(job.completion), signer=world.account)
+    assert world.chain.read(world.processor.verify_attestation(request.key.job_id))
+    assert await world.output(job) == b"hello"
+
+
+async def test_an_inline_payload_is_read_from_the_chain(world: ChainWorld) -> None:
+    request = world.submit(world.sealed(b"hello"), send_envelope=False)
+
+    assert await world.output(await world.finish(request)) == b"hello"
+
+
+async def test_statements_say_the_registered_measurement_not_the_one_asked_for_last(
+    world: ChainWorld,
+) -> None:
+    request = world.submit(world.sealed())
+    await world.client(TokenScope.REGISTRATION).registration(
+        genesis=world.chain.genesis_hash,
+        contract=world.processor.contract,
+        measurement=b"z" * 32,
+        evidence_hash=bytes(32),
+        valid_until=1,
+    )
+
+    job = await world.finish(request)
+
+    assert job.completion is not None
+    statement = verify_statement(
+        job.completion,
+        view=JobView(
+            genesis_hash=world.chain.genesis_hash,
+            contract=world.processor.contract,
+            mode=Mode.RUNNING,
+            parameters=Parameters(),
+            job=world.chain.read(world.processor.get_job(request.key.job_id)),
+            worker=world.chain.read(
+                world.processor.worker_by_key(job.completion.tee_worker_pubkey)
+            ),
+            measurement_allowed=True,
+        ),
+        now=world.clock(),
+    )
+    assert statement.measurement == MEASUREMENT
+
+
+@pytest.mark.parametrize("field", ["owner", "public_key", "recipients", "created_at", "deadline"])
+async def test_a_head_unlike_the_chains_is_422(world: ChainWorld, field: str) -> None:
+    request = world.submit(world.sealed())
+    value = getattr(request.head, field)
+    other: object = value + 1 if isinstance(value, int) else hashlib.sha256(b"other").digest()
+    if field == "recipients":
+        other = (*request.head.recipients, other)
+
+    forged = replace(request, head=replace(request.head, **{field: other}))  # type: ignore[arg-type]  # the field's own type
+
+    await assert_refused(world, forged, 422, f"head.{field}: the chain has another")
+
+
+async def test_a_payload_unlike_the_chains_is_422(world: ChainWorld) -> None:
+    request = world.submit(world.sealed(b"one"))
+    other = world.request(world.sealed(b"two"))
+    forged = replace(other, key=replace(other.key, job_id=request.key.job_id), head=request.head)
+
+    await assert_refused(world, forged, 422, "payload_hash: the chain has another")
+
+
+@pytest.mark.parametrize("field", ["genesis", "contract"])
+async def test_another_chain_or_contract_is_422(world: ChainWorld, field: str) -> None:
+    request = world.submit(world.sealed())
+
+    forged = replace(request, key=replace(request.key, **{field: bytes(32)}))  # type: ignore[arg-type]  # the field's own type
+
+    await assert_refused(world, forged, 422, "not those that this worker works for")
+
+
+async def test_registering_for_another_contract_is_422(world: ChainWorld) -> None:
+    with pytest.raises(WorkerRefusedError, match="422"):
+        await world.client(TokenScope.REGISTRATION).registration(
+            genesis=world.chain.genesis_hash,
+            contract=bytes(32),
+            measurement=MEASUREMENT,
+            evidence_hash=bytes(32),
+            valid_until=1,
+        )
+
+
+async def test_a_job_that_is_not_there_yet_is_503(world: ChainWorld) -> None:
+    request = world.submit(world.sealed())
+    early = replace(request, key=replace(request.key, job_id=request.key.job_id + 1))
+
+    await assert_refused(world, early, 503, "no finalized job 2 yet")
+
+
+async def test_a_worker_that_is_not_registered_yet_is_503(tmp_path: Path) -> None:
+    async with chain_worker(tmp_path, is_registered=False) as world:
+        other = register_test_worker(
+            world.chain,
+            world.processor,
+            EcdsaSigner.generate(),
+            registrar=LocalAccount.named("admin"),
+            measurement=MEASUREMENT,
+        )
+        request = world.submit(world.sealed(), workers=(other,))
+
+        await assert_refused(world, request, 503, "not registered")
+
+
+async def test_a_job_for_another_worker_is_422(world: ChainWorld) -> None:
+    other = register_test_worker(
+        world.chain,
+        world.processor,
+        EcdsaSigner.generate(),
+        registrar=LocalAccount.named("admin"),
+        measurement=MEASUREMENT,
+    )
+    request = world.submit(world.sealed(), workers=(other,))
+
+    await assert_refused(world, request, 422, "not for this worker")
+
+
+async def test_a_cancelled_job_is_409(world: ChainWorld) -> None:
+    request = world.submit(world.sealed())
+    world.chain.call(world.processor.cancel_job(request.key.job_id), signer=world.account)
+
+    await assert_refused(world, request, 409, "Cancelled")
+
+
+@pytest.mark.parametrize("label", ["get_job", "worker_by_key", "get_worker", "parameters"])
+async def test_a_chain_that_can_not_be_read_is_503_and_nothing_is_signed(
+    tmp_path: Path, label: str
+) -> None:
+    flaky: list[FlakyChain] = []
+
+    def wrap(chain: EmbeddedChain) -> Chain:
+        flaky.append(FlakyChain(chain))
+        return flaky[0]
+
+    async with chain_worker(tmp_path, wrap=wrap) as world:
+        flaky[0].failing = label
+        request = world.submit(world.sealed())
+
+        await assert_refused(world, request, 503, "the chain can't be read")
+
+        flaky[0].failing = None
+        assert (await world.finish(request)).state is WorkerJobState.DONE
+
+
+async def test_what_never_changes_is_read_once(tmp_path: Path) -> None:
+    flaky: list[FlakyChain] = []
+
+    def wrap(chain: EmbeddedChain) -> Chain:
+        flaky.append(FlakyChain(chain))
+        return flaky[0]
+
+    async with chain_worker(tmp_path, wrap=wrap) as world:
+        await world.finish(world.submit(world.sealed()))
+        flaky[0].reads.clear()
+        world.clock.advance(59_999)
+        await world.finish(world.submit(world.sealed()))
+        assert flaky[0].reads == ["get_job"]
+
+        world.clock.advance(1)
+        await world.finish(world.submit(world.sealed()))
+        assert flaky[0].reads == ["get_job", "get_job", "parameters"]
+
+
+@pytest.mark.parametrize(
+    "seal",
+    [
+        lambda world: world.sealed(contract=bytes(32)),
+        lambda world: world.sealed(owner=bytes(32)),
+    ],
+    ids=["contract", "owner"],
+)
+async def test_a_header_unlike_the_chain_is_a_signed_failure_to_the_chains_key(
+    world: ChainWorld, seal: Callable[[ChainWorld], object]
+) -> None:
+    """The envelope is the owner's own doing, so its failure is theirs, and can be recorded."""
+    sealed = seal(world)
+    request = world.submit(sealed)  # type: ignore[arg-type]  # the parameter says only object
+
+    job = await world.finish(request)
+
+    assert job.state is WorkerJobState.FAILED
+    assert await world.failure(job) == ("OpenFailed", None)
+    assert job.completion is not None
+    world.chain.call(world.processor.record_attestation(job.completion), signer=world.account)
+
+
+async def test_a_reply_key_on_the_chain_unlike_the_headers_is_a_signed_failure(
+    world: ChainWorld,
+) -> None:
+    sealed = world.sealed()
+    # The nonce of the header as parsed is in the result, so the owner can open it.
+    on_chain = world.secret.reply_key(sealed.header.nonce).public_key
+    other = replace(sealed, header=sealed.header)
+    request = world.submit(other, public_key=world.secret.reply_key(b"?" * 16).public_key)
+    assert request.head.public_key != on_chain
+
+    job = await world.finish(request)
+
+    assert job.state is WorkerJobState.FAILED
+
+
+async def test_a_low_order_key_on_the_chain_is_422(world: ChainWorld) -> None:
+    request = world.submit(world.sealed(), public_key=b"\x01" + bytes(31))
+
+    await assert_refused(world, request, 422, "head.public_key")
