@@ -1,0 +1,258 @@
+"""The chain's file: what is no chain file is refused, and no failure leaves half a change."""
+
+import os
+import resource
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from orchestrator.chain import ContractCall
+from orchestrator.chain import state as state_module
+from orchestrator.chain.embedded import EmbeddedChain
+from orchestrator.errors import ChainMismatchError, ChainUnavailableError, InputError
+from orchestrator.testing.chain import LocalAccount
+
+Deploy = Callable[..., bytes]
+RawCall = Callable[..., ContractCall[bytes]]
+
+# Writes 16 KiB under the key that is the input's first four bytes.
+FILLER = """
+  (call $read)
+  (drop (call $set_storage (i32.const 1024) (i32.const 4) (i32.const 1024) (i32.const 16384)))
+"""
+
+
+@contextmanager
+def database(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        yield connection
+
+
+def test_a_file_is_made_whole_and_keeps_its_chain(tmp_path: Path) -> None:
+    path = tmp_path / "dev.chain"
+    first = EmbeddedChain(path)
+    second = EmbeddedChain(str(path), create=False)
+
+    assert second.genesis_hash == first.genesis_hash
+    assert path.stat().st_mode & 0o777 == 0o644
+    first.close()
+    second.close()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["dev.chain"]
+
+
+def test_readers_make_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "none.chain"
+
+    with pytest.raises(InputError, match=r"none\.chain: no such chain file"):
+        EmbeddedChain(path, create=False)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file or directory"):
+        EmbeddedChain(tmp_path / "none" / "dev.chain")
+
+
+def test_a_folder_instead_of_a_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Is a directory"):
+        EmbeddedChain(tmp_path)
+
+
+def test_who_comes_second_takes_the_file_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "dev.chain"
+    first = EmbeddedChain(path)
+    # As if the file had not been there a moment ago.
+    monkeypatch.setattr(Path, "exists", lambda _path: False)
+    second = EmbeddedChain(path)
+
+    assert second.genesis_hash == first.genesis_hash
+    first.close()
+    second.close()
+
+
+def test_a_file_that_can_not_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_source: object, _target: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    with pytest.raises(ChainUnavailableError, match="Operation not permitted"):
+        EmbeddedChain(tmp_path / "dev.chain")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}", os.urandom(5_000), b"SQLite format 3\0"],
+    ids=["0", "json", "random", "short"],
+)
+def test_a_file_that_is_no_database(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "dev.chain"
+    path.write_bytes(content)
+
+    with pytest.raises(ChainMismatchError, match=r"dev\.chain: not a chain file"):
+        EmbeddedChain(path)
+
+    assert path.read_bytes() == content
+
+
+def test_a_database_of_another_program(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with database(path) as connection:
+        connection.execute("CREATE TABLE job (id INTEGER)")
+
+    with pytest.raises(ChainMismatchError, match="a database of another program"):
+        EmbeddedChain(path)
+
+
+def test_a_file_of_another_version(chain_path: Path) -> None:
+    with database(chain_path) as connection:
+        connection.execute("PRAGMA user_version = 2")
+
+    with pytest.raises(ChainMismatchError, match="chain file of version 2, not 1"):
+        EmbeddedChain(chain_path)
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM chain", "DROP TABLE chain"])
+def test_a_file_without_a_genesis(chain_path: Path, statement: str) -> None:
+    with database(chain_path) as connection:
+        connection.execute(statement)
+
+    with pytest.raises(ChainMismatchError, match=r"genesis|damaged"):
+        EmbeddedChain(chain_path)
+
+
+def test_a_file_that_loses_its_head(chain_path: Path) -> None:
+    chain = EmbeddedChain(chain_path)
+    with database(chain_path) as connection:
+        connection.execute("DELETE FROM chain")
+
+    with pytest.raises(ChainMismatchError, match="without a head"):
+        chain.finalized_head()
+    chain.close()
+
+
+def test_a_truncated_file(chain_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_module, "_CHECKPOINT_SECONDS", 0.05)
+    content = chain_path.read_bytes()
+
+    for length in (len(content) - 1, len(content) // 2, 4_096, 101):
+        chain_path.write_bytes(content[:length])
+        with pytest.raises(ChainMismatchError, match=f"cut off: {length} bytes"):
+            EmbeddedChain(chain_path)
+
+
+def test_a_file_that_grows_while_it_is_looked_at(chain_path: Path) -> None:
+    """Another process that writes its changes back is no damage."""
+    content = chain_path.read_bytes()
+    chain_path.write_bytes(content[:-4_096])
+
+    def complete() -> None:
+        chain_path.write_bytes(content)
+
+    timer = threading.Timer(0.1, complete)
+    timer.start()
+    EmbeddedChain(chain_path).close()
+    timer.join()
+
+
+def test_a_corrupt_file(
+    chain_path: Path, deploy: Deploy, raw_call: RawCall, alice: LocalAccount
+) -> None:
+    chain = EmbeddedChain(chain_path)
+    address = deploy(FILLER, on=chain)
+    for n in range(8):
+        chain.call(raw_call(address, bytes([n] * 4)), signer=alice)
+    chain.close()
+    content = bytearray(chain_path.read_bytes())
+    content[4_096:] = os.urandom(len(content) - 4_096)
+    chain_path.write_bytes(content)
+
+    with pytest.raises(ChainMismatchError, match="damaged"):
+        EmbeddedChain(chain_path)
+
+
+def test_a_locked_file_is_unavailable(
+    chain_path: Path, deploy: Deploy, raw_call: RawCall, alice: LocalAccount
+) -> None:
+    chain = EmbeddedChain(chain_path, busy_timeout_seconds=0.05)
+    address = deploy(FILLER, on=chain)
+    with database(chain_path) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        with pytest.raises(ChainUnavailableError, match="keeps the chain file locked"):
+            chain.call(raw_call(address, b"aaaa"), signer=alice)
+        # Reading goes on meanwhile.
+        assert chain.read(raw_call(address, b"aaaa")) == b""
+        assert chain.finalized_head().number == 1
+
+        other.execute("ROLLBACK")
+    chain.call(raw_call(address, b"aaaa"), signer=alice)
+    assert chain.finalized_head().number == 2
+    chain.close()
+
+
+def fill(
+    chain: EmbeddedChain, raw_call: RawCall, address: bytes, account: LocalAccount, reason: str
+) -> int:
+    """Write until there is no room, and return how many calls were kept."""
+    for kept in range(100):
+        try:
+            chain.call(raw_call(address, bytes([kept] * 4)), signer=account)
+        except ChainUnavailableError as error:
+            assert reason in str(error)
+            return kept
+    pytest.fail("there was room for everything")
+
+
+def test_a_full_disk_leaves_nothing_half_written(
+    chain_path: Path, deploy: Deploy, raw_call: RawCall, alice: LocalAccount
+) -> None:
+    chain = EmbeddedChain(chain_path)
+    address = deploy(FILLER, on=chain)
+    chain._state._connection.execute("PRAGMA max_page_count = 60")
+    kept = fill(chain, raw_call, address, alice, "the disk is full; nothing was written")
+
+    assert 0 < kept < 99
+    assert chain.finalized_head().number == 1 + kept
+    assert chain.storage_stats(address).items == kept
+    chain._state._connection.execute("PRAGMA max_page_count = 100000")
+    chain.call(raw_call(address, b"zzzz"), signer=alice)
+    assert chain.storage_stats(address).items == kept + 1
+    chain.close()
+
+
+def test_a_file_that_may_not_grow_is_unavailable(
+    chain_path: Path, deploy: Deploy, raw_call: RawCall, alice: LocalAccount
+) -> None:
+    """The operating system refuses the write: an I/O error, not SQLite's own limit."""
+    chain = EmbeddedChain(chain_path)
+    address = deploy(FILLER, on=chain)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+    try:
+        done = fill(chain, raw_call, address, alice, "")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert 0 < done < 99
+    assert chain.storage_stats(address).items == done
+    chain.close()
+    again = EmbeddedChain(chain_path, create=False)
+    assert again.storage_stats(address).items == done
+    again.close()
+
+
+def test_a_closed_chain_says_so(chain_path: Path) -> None:
+    chain = EmbeddedChain(chain_path)
+    chain.close()
+
+    with pytest.raises(ChainUnavailableError):
+        chain.finalized_head()

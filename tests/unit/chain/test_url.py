@@ -1,0 +1,43 @@
+"""Chains by URL."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.chain.url import open_chain
+from orchestrator.errors import ConfigError, InputError
+
+
+def test_a_local_chain_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "dev.chain"
+
+    made = open_chain(f"local:{path}", create=True)
+    opened = open_chain(f"local:{path}")
+
+    assert opened.genesis_hash == made.genesis_hash
+    made.close()
+    opened.close()
+
+
+def test_a_chain_is_not_made_by_accident(tmp_path: Path) -> None:
+    path = tmp_path / "typo.chain"
+
+    with pytest.raises(InputError, match=r"typo\.chain: no such chain file"):
+        open_chain(f"local:{path}")
+
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("ws://127.0.0.1:9944", "is not of the form local:PATH"),
+        ("dev.chain", "is not of the form local:PATH"),
+        ("", "is not of the form local:PATH"),
+        ("local:", "names no file"),
+        ("local::memory:", "names no file"),
+    ],
+)
+def test_other_urls_are_refused(url: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        open_chain(url)
