@@ -181,13 +181,13 @@ class ChainView:
             place = last + 1
         return {job_id: heads[job_id] for job_id in wanted if job_id in heads}
 
-    def all_heads(self, *, start: JobId = 1) -> Iterator[tuple[list[JobHead], int]]:
-        """Pages of heads from *start* on, each with the number of jobs that there ever were."""
-        place: int | None = max(start, 1)
+    def all_heads(self, *, start: JobId = 1) -> Iterator[tuple[list[JobHead], int, int]]:
+        """Pages of heads from *start* on, each with the last id looked at and the last there is."""
+        place: int | None = start
         while place is not None:
             page = self.chain.read(self.processor.jobs_page(place, _PAGE))
-            yield list(page.items), page.total
             place = page.next
+            yield list(page.items), page.total if place is None else place - 1, page.total
 
     def find_payloads(
         self, owner: bytes, payload_hashes: Collection[bytes], *, counter: int, block: int
@@ -201,7 +201,7 @@ class ChainView:
         missing = set(payload_hashes)
         found: dict[bytes, tuple[JobId, int]] = {}
         if self.job_counter() > counter:
-            for heads, _ in self.all_heads(start=counter + 1):
+            for heads, _, _ in self.all_heads(start=counter + 1):
                 for head in heads:
                     if head.owner == owner and head.payload_hash in missing:
                         found[head.payload_hash] = (head.job_id, block)
@@ -222,7 +222,10 @@ class ChainView:
         """
         history = self.histories(job_id=job_id, block=block).get(job_id)
         if history is None:
-            raise InputError(f"job_id: there is no job {job_id} on this contract")
+            raise InputError(
+                f"job_id: there is no job {job_id} on this contract, or it was purged"
+                " and this node keeps no events of it"
+            )
         return history
 
     def histories(
@@ -239,6 +242,9 @@ class ChainView:
                 history = histories.get(_number(event, "job_id"))
                 if history is not None:
                     _note(history, event)
+                    if history.purged and job_id is not None:
+                        # Nothing comes after a purge.
+                        return histories
         return histories
 
     def _events(self, block: int) -> Iterator[ContractEvent]:

@@ -12,23 +12,20 @@ Sealed bytes, hashes and job ids are in it; plaintext, keys and the owner secret
 """
 
 import contextlib
-import fcntl
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from orchestrator.client.entries import Entry, EntryState, ListedJob, NewEntry, UnfinishedJob
+from orchestrator.client.list_file import ListFile
 from orchestrator.encoding import blake2_256
-from orchestrator.errors import ChainMismatchError, InputError
-from orchestrator.keystore.private_files import create_private_file, ensure_private_directory
+from orchestrator.errors import ChainMismatchError
 from orchestrator.models import JobId, JobStatus
 
 __all__ = ["JobList"]
 
 _VERSION = 1
-_BUSY_TIMEOUT_SECONDS = 60.0
 _SCHEMA = """
 CREATE TABLE origin (genesis BLOB NOT NULL, contract BLOB NOT NULL, owner BLOB NOT NULL);
 CREATE TABLE entries (
@@ -68,59 +65,35 @@ class JobList:
             InputError: Other users may read it, or it is damaged.
             ChainMismatchError: The file is of another version or origin.
         """
-        ensure_private_directory(directory)
         name = blake2_256(genesis_hash + contract + owner)[:16].hex()
-        self._path = directory / f"jobs-{name}.sqlite3"
-        self._lock_path = directory / f"jobs-{name}.lock"
-        opening_lock = directory / "opening.lock"
-        create_private_file(opening_lock)
-        create_private_file(self._lock_path)
-        # Beginning a file and switching it to WAL are not safe against each other by themselves.
-        with _locked(opening_lock):
-            # Made by us with mode 0600; SQLite gives its journal the mode of the file.
-            create_private_file(self._path)
-            self._database = sqlite3.connect(
-                self._path, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None
-            )
-            self._database.row_factory = sqlite3.Row
-            try:
-                self._begin(genesis_hash, contract, owner)
-            except sqlite3.DatabaseError as error:
-                self._database.close()
-                raise InputError(f"job list {self._path}: not usable: {error}") from error
-            except BaseException:
-                self._database.close()
-                raise
+        self._file = ListFile(
+            directory, f"jobs-{name}", lambda file: _begin(file, genesis_hash, contract, owner)
+        )
 
     @property
     def path(self) -> Path:
         """The SQLite file."""
-        return self._path
+        return self._file.path
 
     def close(self) -> None:
         """Close the file."""
-        self._database.close()
+        self._file.close()
 
     @contextlib.contextmanager
     def sending_lock(self) -> Iterator[None]:
         """Hold the lock under which entries are sent; the system frees it when a process dies."""
-        with _locked(self._lock_path):
+        with self._file.lock():
             yield
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """All writes inside are kept together, durably, or none of them."""
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
+        with self._file.transaction():
             yield
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
 
     def add(self, new: NewEntry) -> Entry:
         """Write down what is sealed, in the state `SEALED`."""
-        cursor = self._database.execute(
+        _, entry = self._file.run(
             "INSERT INTO entries (state, key, fingerprint, payload_hash, envelope, public_key,"
             " workers, ttl, counter, block, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
             (
@@ -137,20 +110,18 @@ class JobList:
                 new.created_at,
             ),
         )
-        entry = cursor.lastrowid
-        assert entry is not None  # noqa: S101 - an INSERT of one row always has its row id
         return Entry(**vars(new), entry=entry, state=EntryState.SEALED)
 
     def unfinished_entries(self) -> list[Entry]:
         """Entries that were never sent, or perhaps were, oldest first."""
-        rows = self._database.execute(
+        rows = self._file.rows(
             "SELECT * FROM entries WHERE state IN ('sealed', 'sending') ORDER BY entry"
         )
         return [_entry(row) for row in rows]
 
     def unfinished(self) -> list[UnfinishedJob]:
         """The same, without their bytes."""
-        rows = self._database.execute(
+        rows = self._file.rows(
             "SELECT entry, key, payload_hash, workers, created_at, state FROM entries"
             " WHERE state IN ('sealed', 'sending') ORDER BY entry"
         )
@@ -172,22 +143,20 @@ class JobList:
 
         Refused entries give their key back.
         """
-        row = self._database.execute(
-            "SELECT fingerprint, job_id FROM entries WHERE key = ?", (key,)
-        ).fetchone()
+        row = self._file.row("SELECT fingerprint, job_id FROM entries WHERE key = ?", (key,))
         return (row["fingerprint"], _id_or_none(row["job_id"])) if row else (None, None)
 
-    def state_of(self, entry: int) -> tuple[EntryState, JobId | None]:
-        """The state an entry is in now, and its job."""
-        row = self._database.execute(
-            "SELECT state, job_id FROM entries WHERE entry = ?", (entry,)
-        ).fetchone()
-        return EntryState(row["state"]), _id_or_none(row["job_id"])
+    def state_of(self, entry: int) -> tuple[EntryState, JobId | None, str]:
+        """The state an entry is in now, its job, and the refusal's variant (or nothing)."""
+        (row,) = self._file.rows(
+            "SELECT state, job_id, refusal FROM entries WHERE entry = ?", (entry,)
+        )
+        return EntryState(row["state"]), _id_or_none(row["job_id"]), row["refusal"] or ""
 
     def mark(self, entries: Iterable[int], state: EntryState) -> None:
         """Note that entries are about to be sent, or for certain were not."""
         with self.transaction():
-            self._database.executemany(
+            self._file.run_many(
                 "UPDATE entries SET state = ? WHERE entry = ?",
                 [(state.value, entry) for entry in entries],
             )
@@ -195,7 +164,7 @@ class JobList:
     def mark_refused(self, entry: int, refusal: str) -> None:
         """Note that the contract refused these bytes for good; they are dropped."""
         with self.transaction():
-            self._database.execute(
+            self._file.run(
                 "UPDATE entries SET state = 'refused', refusal = ?, key = NULL, envelope = NULL"
                 " WHERE entry = ?",
                 (refusal, entry),
@@ -204,7 +173,7 @@ class JobList:
     def mark_submitted(self, jobs: Sequence[tuple[int, JobId, int]]) -> None:
         """Note entries' job ids and the blocks they are in, as (entry, job, block)."""
         with self.transaction():
-            self._database.executemany(
+            self._file.run_many(
                 "UPDATE entries SET state = 'submitted', job_id = ?, block = ?, status = ?"
                 " WHERE entry = ?",
                 [
@@ -232,7 +201,7 @@ class JobList:
                     raise ChainMismatchError(
                         f"job {job.job_id}: the list has another payload than the chain"
                     )
-                self._database.execute(
+                self._file.run(
                     "UPDATE entries SET status = ?, purged = ?, block = MAX(block, ?),"
                     " created_at = ? WHERE job_id = ?",
                     (job.status.value, job.purged, job.block, job.created_at, job_id),
@@ -240,13 +209,13 @@ class JobList:
 
     def _find_or_insert(self, job: ListedJob) -> None:
         job_id = _id_bytes(job.job_id)
-        found = self._database.execute(
+        found, _ = self._file.run(
             "UPDATE entries SET state = 'submitted', job_id = ? WHERE payload_hash = ?"
             " AND state IN ('sealed', 'sending')",
             (job_id, job.payload_hash),
         )
-        if not found.rowcount:
-            self._database.execute(
+        if not found:
+            self._file.run(
                 "INSERT INTO entries (state, payload_hash, workers, block, created_at, job_id,"
                 " status) VALUES ('submitted', ?, ?, ?, ?, ?, ?)",
                 (
@@ -268,75 +237,51 @@ class JobList:
     def update_many(self, seen: Iterable[tuple[JobId, JobStatus | None, bool]]) -> None:
         """The same for several, as (job, status, purged)."""
         with self.transaction():
-            self._database.executemany(
+            self._file.run_many(
                 # Where nothing changes nothing is written, so that polling costs no flush.
-                "UPDATE entries SET status = COALESCE(:status, status),"
-                " purged = MAX(purged, :purged) WHERE job_id = :job_id"
-                " AND (status IS NOT COALESCE(:status, status) OR purged < :purged)",
+                "UPDATE entries SET status = COALESCE(?1, status), purged = MAX(purged, ?2)"
+                " WHERE job_id = ?3 AND (status IS NOT COALESCE(?1, status) OR purged < ?2)",
                 [
-                    {
-                        "status": status.value if status else None,
-                        "purged": purged,
-                        "job_id": _id_bytes(job_id),
-                    }
+                    (status.value if status else None, purged, _id_bytes(job_id))
                     for job_id, status, purged in seen
                 ],
             )
 
     def jobs(self) -> list[ListedJob]:
         """All submitted jobs, oldest first."""
-        rows = self._database.execute(
-            "SELECT * FROM entries WHERE state = 'submitted' ORDER BY job_id"
-        )
+        rows = self._file.rows("SELECT * FROM entries WHERE state = 'submitted' ORDER BY job_id")
         return [_listed(row) for row in rows]
 
     def job(self, job_id: JobId) -> ListedJob | None:
         """The job with this id, when the list has it."""
-        row = self._database.execute(
-            "SELECT * FROM entries WHERE job_id = ?", (_id_bytes(job_id),)
-        ).fetchone()
+        row = self._file.row("SELECT * FROM entries WHERE job_id = ?", (_id_bytes(job_id),))
         return _listed(row) if row else None
 
     def envelope(self, job_id: JobId) -> bytes | None:
         """The sealed payload, when this list sent it."""
-        row = self._database.execute(
-            "SELECT envelope FROM entries WHERE job_id = ?", (_id_bytes(job_id),)
-        ).fetchone()
+        row = self._file.row("SELECT envelope FROM entries WHERE job_id = ?", (_id_bytes(job_id),))
         return row["envelope"] if row else None
 
-    def _begin(self, genesis_hash: bytes, contract: bytes, owner: bytes) -> None:
-        self._database.execute("PRAGMA journal_mode = WAL")
-        # FULL: a commit has reached the disk before anything is sent.
-        self._database.execute("PRAGMA synchronous = FULL")
-        with self.transaction():
-            (version,) = self._database.execute("PRAGMA user_version").fetchone()
-            (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if version == 0 and tables == 0:
-                for statement in filter(str.strip, _SCHEMA.split(";")):
-                    self._database.execute(statement)
-                self._database.execute(
-                    "INSERT INTO origin VALUES (?, ?, ?)", (genesis_hash, contract, owner)
-                )
-                self._database.execute(f"PRAGMA user_version = {_VERSION}")
-            elif version != _VERSION:
-                raise ChainMismatchError(
-                    f"job list {self._path}: version {version}, this program reads {_VERSION}"
-                )
-        origin = self._database.execute("SELECT genesis, contract, owner FROM origin").fetchone()
-        if tuple(origin) != (genesis_hash, contract, owner):
+
+def _begin(file: ListFile, genesis_hash: bytes, contract: bytes, owner: bytes) -> None:
+    origin = (genesis_hash, contract, owner)
+    with file.transaction():
+        ((version,),) = file.rows("PRAGMA user_version")
+        ((tables,),) = file.rows("SELECT count(*) FROM sqlite_master")
+        if version == 0 and tables == 0:
+            for statement in filter(str.strip, _SCHEMA.split(";")):
+                file.run(statement)
+            file.run("INSERT INTO origin VALUES (?, ?, ?)", origin)
+            file.run(f"PRAGMA user_version = {_VERSION}")
+        elif version != _VERSION:
             raise ChainMismatchError(
-                f"job list {self._path}: belongs to another chain, contract or owner"
+                f"job list {file.path}: version {version}, this program reads {_VERSION}"
             )
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    (found,) = file.rows("SELECT genesis, contract, owner FROM origin")
+    if tuple(found) != origin:
+        raise ChainMismatchError(
+            f"job list {file.path}: belongs to another chain, contract or owner"
+        )
 
 
 def _id_bytes(value: int) -> bytes:

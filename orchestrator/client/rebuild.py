@@ -27,8 +27,8 @@ def rebuild(
     progress: Callable[[RebuildProgress], None] | None,
 ) -> int:
     """Write all jobs of *owner* into the list and return how many there are."""
-    examined, found = 0, 0
-    for heads, total in view.all_heads():
+    found, total = 0, 0
+    for heads, examined, total in view.all_heads():
         own = [head for head in heads if head.owner == owner]
         job_list.restore(
             ListedJob(
@@ -43,7 +43,6 @@ def rebuild(
             )
             for head in own
         )
-        examined = heads[-1].job_id if heads else examined
         found += len(own)
         if progress:
             progress(RebuildProgress(examined=examined, total=total, found=found))
@@ -63,5 +62,5 @@ def rebuild(
     )
     jobs = job_list.jobs()
     if progress:
-        progress(RebuildProgress(examined=examined, total=examined, found=len(jobs)))
+        progress(RebuildProgress(examined=total, total=total, found=len(jobs)))
     return len(jobs)

@@ -196,7 +196,7 @@ class Results:
                 payload_hash=record.payload_hash,
                 completion=completion,
                 measurement=worker.measurement,
-                accepted_keys=self._accepted_keys or {worker.signing_key},
+                accepted_keys={worker.signing_key},
             ),
         )
         return worker, envelope, statement, open_result(envelope, secret=self._secret).plaintext

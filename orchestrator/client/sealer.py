@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from orchestrator.client.chain_view import ChainView
 from orchestrator.crypto import OwnerSecret, SealedJob, seal_job, verify_reply_key
 from orchestrator.encoding import encode_task_input
-from orchestrator.errors import ConfigError, InputError, UntrustedWorkerError
+from orchestrator.errors import ConfigError, EncodingError, InputError, UntrustedWorkerError
 from orchestrator.models import Parameters, TaskInput, Worker, WorkerId
 
-__all__ = ["DEFAULT_TTL_MS", "Sealer", "Submission"]
+__all__ = ["DEFAULT_TTL_MS", "Sealer", "Submission", "plaintext_of"]
 
 DEFAULT_TTL_MS = 3_600_000
 _MAX_WORKERS = 4
@@ -35,6 +35,19 @@ class Submission:
     workers: tuple[WorkerId, ...] | None = None
     ttl_ms: int = DEFAULT_TTL_MS
     key: str | None = None
+
+
+def plaintext_of(task: TaskInput) -> bytes:
+    """
+    Return what is sealed of a task.
+
+    Raises:
+        InputError: A parameter is of a kind that has no encoding, or they are nested too deep.
+    """
+    try:
+        return encode_task_input(task)
+    except EncodingError as error:
+        raise InputError(f"task: {error}") from error
 
 
 class Sealer:
@@ -91,7 +104,7 @@ class Sealer:
         for worker in workers:
             _require_usable_key(worker)
         sealed = seal_job(
-            encode_task_input(submission.task),
+            plaintext_of(submission.task),
             genesis=self._view.chain.genesis_hash,
             contract=self._view.contract,
             owner=self._owner,

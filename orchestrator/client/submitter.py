@@ -14,9 +14,9 @@ from orchestrator.chain import ContractCall, Receipt
 from orchestrator.client.chain_view import ChainView
 from orchestrator.client.entries import Entry, EntryState, NewEntry
 from orchestrator.client.job_list import JobList
-from orchestrator.client.sealer import Sealer, Submission
+from orchestrator.client.sealer import Sealer, Submission, plaintext_of
 from orchestrator.crypto import OwnerSecret
-from orchestrator.encoding import blake2_256, encode_cbor, encode_task_input
+from orchestrator.encoding import blake2_256, encode_cbor
 from orchestrator.errors import (
     ContractError,
     ContractTrappedError,
@@ -194,7 +194,7 @@ class Submitter:
     def _fingerprint(self, submission: Submission) -> bytes:
         content = encode_cbor(
             {
-                "task": hashlib.sha256(encode_task_input(submission.task)).digest(),
+                "task": hashlib.sha256(plaintext_of(submission.task)).digest(),
                 "workers": list(submission.workers or ()),
                 "ttl": submission.ttl_ms,
             }
@@ -207,13 +207,13 @@ class Submitter:
         """Ask the list, and for what was perhaps sent the chain, what is already done."""
         perhaps_sent: dict[bytes, int] = {}
         for index, entry in list(open_entries.items()):
-            state, job_id = self._list.state_of(entry.entry)
+            state, job_id, refusal = self._list.state_of(entry.entry)
             if job_id is not None:
                 outcomes[index] = job_id
                 del open_entries[index]
             elif state is EntryState.REFUSED:
                 # Another process of this owner sent the same bytes meanwhile.
-                outcomes[index] = ContractError("WrongStatus", "refused to another process")
+                outcomes[index] = ContractError(refusal, "when another process sent it")
                 del open_entries[index]
             elif state is EntryState.SENDING:
                 perhaps_sent[entry.payload_hash] = index

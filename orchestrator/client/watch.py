@@ -91,6 +91,14 @@ class Watch:
         moving = {job.job_id for job in jobs if not job.status.is_final and not job.purged}
         heads = self._view.heads(moving)
         self._list.update_many([(head.job_id, head.status, False) for head in heads.values()])
-        for job_id in moving - heads.keys():
-            # Purged by another machine of the same owner.
-            self.look(job_id)
+        purged = moving - heads.keys()
+        if purged:
+            # By another machine of the same owner: only the events still know them.
+            block = min(job.block for job in jobs if job.job_id in purged)
+            histories = self._view.histories(owner=self._owner, block=block)
+            self._list.update_many(
+                [
+                    (job_id, histories[job_id].status, histories[job_id].purged)
+                    for job_id in purged & histories.keys()
+                ]
+            )

@@ -4,17 +4,18 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.client import RebuildProgress, Submission, WaitProgress
+from orchestrator.client import JobClient, RebuildProgress, Submission, WaitProgress
 from orchestrator.crypto import AccountKey
 from orchestrator.errors import (
     ChainUnavailableError,
     ContractError,
     InputError,
     JobStateError,
+    UntrustedWorkerError,
     WaitTimeoutError,
 )
 from orchestrator.models import JobStatus, TaskInput
-from orchestrator.testing.owner_world import ADMIN, World
+from orchestrator.testing.owner_world import ADMIN, OWNER, SECRET, World
 
 
 class TestWait:
@@ -245,6 +246,20 @@ class TestJobs:
             (JobStatus.SUBMITTED, False),
         ]
 
+    def test_own_clock_is_the_default(self, world: World, task: TaskInput) -> None:
+        """The machine's clock is long after the chain's of this test."""
+        job_list = JobClient(
+            chain=world.chain,
+            contract=world.processor.contract,
+            account=OWNER,
+            secret=SECRET,
+            state_dir=world.folder / "state",
+            trusted_node=True,
+        )
+
+        with job_list as client, pytest.raises(UntrustedWorkerError, match="registered until"):
+            client.submit(task, workers=[1])
+
     def test_neighbours_share_a_read_and_finished_ones_need_none(
         self, make: Callable[..., World], task: TaskInput
     ) -> None:
@@ -293,7 +308,7 @@ class TestRebuild:
         ]
         assert {job.key for job in new} == {None}
         assert len(seen) == 3
-        assert [step.examined for step in seen] == [50, 60, 60]
+        assert [(step.examined, step.total) for step in seen] == [(50, 60), (60, 60), (60, 60)]
         assert seen[-1].found == 30
         assert laptop.result(3).output == b"WORDS"
 

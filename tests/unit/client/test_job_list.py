@@ -3,6 +3,7 @@
 import multiprocessing
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from orchestrator.client.entries import EntryState, ListedJob, NewEntry
 from orchestrator.client.job_list import JobList
 from orchestrator.errors import ChainMismatchError, InputError
+from orchestrator.keystore.private_files import create_private_file
 from orchestrator.models import JobStatus
 
 ORIGIN = {"genesis_hash": b"\1" * 32, "contract": b"\2" * 32, "owner": b"\3" * 32}
@@ -110,12 +112,12 @@ def test_one_payload_submitted_twice_is_two_jobs(job_list: JobList) -> None:
 def test_looking_again_writes_nothing(job_list: JobList) -> None:
     job_list.restore([_listed(1)])
     job_list.update(1, status=JobStatus.PROCESSED)
-    before = job_list._database.total_changes
+    before = job_list._file._database.total_changes
 
     for _ in range(10):
         job_list.update(1, status=JobStatus.PROCESSED)
 
-    assert job_list._database.total_changes == before
+    assert job_list._file._database.total_changes == before
 
 
 def test_a_purge_is_never_taken_back(job_list: JobList) -> None:
@@ -131,7 +133,7 @@ def test_refused_bytes_are_dropped(job_list: JobList) -> None:
 
     job_list.mark_refused(entry.entry, "WrongMode")
 
-    assert job_list.state_of(entry.entry) == (EntryState.REFUSED, None)
+    assert job_list.state_of(entry.entry) == (EntryState.REFUSED, None, "WrongMode")
     assert job_list.unfinished() == []
     assert job_list.entry_by_key("k") == (None, None)
 
@@ -216,3 +218,30 @@ def test_two_processes_begin_and_use_one_list(tmp_path: Path) -> None:
     job_list = JobList(tmp_path / "state", **ORIGIN)
     assert len(job_list.unfinished()) == 60
     job_list.close()
+
+
+def test_full_disk_is_an_input_error_and_changes_nothing(job_list: JobList) -> None:
+    job_list.restore([_listed(1)])
+    job_list._file.rows("PRAGMA max_page_count = 1")
+
+    with pytest.raises(InputError, match="database or disk is full"):
+        job_list.restore([_listed(number) for number in range(2, 2_000)])
+
+    assert job_list.jobs() == [_listed(1)]
+
+
+def test_use_by_another_thread_is_an_input_error(job_list: JobList) -> None:
+    with ThreadPoolExecutor(1) as executor, pytest.raises(InputError, match="thread"):
+        executor.submit(job_list.jobs).result()
+
+
+def test_lock_that_was_removed_is_an_input_error(job_list: JobList) -> None:
+    job_list.path.with_suffix(".lock").unlink()
+
+    with pytest.raises(InputError, match="No such file"), job_list.sending_lock():
+        pytest.fail("locked")
+
+
+def test_name_that_no_file_system_takes(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="File name too long"):
+        create_private_file(tmp_path / ("x" * 300))

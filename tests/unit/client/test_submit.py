@@ -42,6 +42,10 @@ def _nothing_happened(world: World, client: JobClient) -> None:
     assert client.jobs(refresh=False) == []
 
 
+def _nested(levels: int) -> object:
+    return [_nested(levels - 1)] if levels else []
+
+
 def _finish(steps: Generator[object, None, T]) -> T:
     while True:
         try:
@@ -255,6 +259,17 @@ class TestChecksBeforeSending:
         world.clock.advance(86_400_000)
 
         assert world.client().submit(task, workers=[1]) == 1
+
+    @pytest.mark.parametrize(
+        "value", [object(), {1: 2}, _nested(20)], ids=["object", "key", "deep"]
+    )
+    def test_task_that_has_no_encoding(self, world: World, value: object) -> None:
+        client = world.client()
+
+        with pytest.raises(InputError, match=r"^task: "):
+            client.submit(TaskInput(task="echo", input=b"", parameters={"value": value}))
+
+        _nothing_happened(world, client)
 
     def test_low_order_worker_key(self, world: World, task: TaskInput) -> None:
         client = world.client()
@@ -499,6 +514,7 @@ class TestExactlyOnce:
         outcomes = _finish(steps)
 
         assert isinstance(outcomes[16], ContractError)
+        assert outcomes[16].variant == "WrongMode"
         assert world.job_count() == 16
 
 

@@ -212,7 +212,7 @@ def test_thousands_of_jobs_cost_the_same_each(make: Callable[..., World]) -> Non
     """The list does one lookup per job: the number of rows it visits does not grow."""
     world = make(rate_limit=100_000)
     client = world.client()
-    database = client._list._database
+    database = client._list._file._database
     costs = []
     for _ in range(2):
         client.submit_many(_submissions(400))
