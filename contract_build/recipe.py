@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from contract_build.inputs import ROOT
 
@@ -74,10 +75,10 @@ class Recipe:
     root: Path
     target: Path
 
-    name = ""
-    wasm_target = ""
-    rustflags: tuple[str, ...] = ()
-    cargo_flags: tuple[str, ...] = ()
+    name: ClassVar[str]
+    wasm_target: ClassVar[str]
+    rustflags: ClassVar[tuple[str, ...]] = ()
+    cargo_flags: ClassVar[tuple[str, ...]] = ()
 
     def environment(self) -> dict[str, str]:
         """Return the variables that every cargo command of this recipe runs under."""
