@@ -198,6 +198,14 @@ def test_chunks_can_not_be_reordered_repeated_or_dropped() -> None:
     assert not opens(3)
 
 
+def test_bodies_of_one_and_two_full_chunks_open_as_long_as_the_tags_are_right() -> None:
+    """What `refused_envelopes` breaks in them is broken in something that opens."""
+    key = EncryptionKey.from_bytes(WORKERS[0])
+
+    for length in (65_528, 66_000, 131_064):
+        assert _job_opens(job_parts(bytes(length)).build(), key)
+
+
 def test_jobs_that_break_one_rule_do_not_open() -> None:
     """Each is made by the second implementation; see `tests/vectors/envelopes.py`."""
     parts = job_parts(workers=2, owner=True)

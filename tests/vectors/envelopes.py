@@ -221,15 +221,19 @@ def refused_envelopes(parts: Parts) -> dict[str, bytes]:
 
 def _refused_bodies(parts: Parts) -> dict[str, bytes]:
     (chunk,) = parts.chunks
-    full = bytes(8) + bytes(reference.CHUNK - 8)
+    # Right in length and padding, so that the tags alone are wrong.
+    two = replace(parts, chunks=tuple(reference.split(reference.pad(bytes(66_000)))))
+    full = reference.pad(bytes(reference.CHUNK - 8))
     other = replace(parts.randomness, cek=_named("another cek"))
     wraps = parts.make_wraps(reference.header_hash(reference.dump(parts.header)))
     variants = {
         "final_missing": replace(parts, tags=(0,)),
         "tag_push": replace(parts, tags=(1,)),
         "tag_rekey": replace(parts, tags=(2,)),
-        "final_twice": replace(parts, chunks=(full, chunk), tags=(3, 3)),
-        "push_in_the_middle": replace(parts, chunks=(full, chunk), tags=(1, 3)),
+        "final_twice": replace(two, tags=(3, 3)),
+        "push_in_the_middle": replace(two, tags=(1, 3)),
+        "rekey_in_the_middle": replace(two, tags=(2, 3)),
+        "final_missing_after_two": replace(two, tags=(0, 0)),
         "empty_last_chunk": replace(parts, chunks=(full, b""), tags=(0, 3)),
         "short_first_chunk": replace(parts, chunks=(chunk[:100], chunk[100:]), tags=(0, 3)),
         "bytes_after_final": replace(parts, after_body=b"\0"),
