@@ -19,6 +19,8 @@ from orchestrator.models import Job, JobId, WorkerId
 
 __all__ = ["Backlog", "Backoff", "OpenJob", "Turn"]
 
+FIRST_ROOM = 4  # jobs at a worker that has not said yet how many it executes at once
+
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
@@ -82,6 +84,7 @@ class OpenJob:
 class _Lane:
     """One worker's room: jobs at it now, failures in a row, and until when it is left alone."""
 
+    room: int
     active: int = 0
     failures: int = 0
     paused_until: float = 0.0
@@ -106,8 +109,7 @@ class Backlog:
     its ticket, until it comes up and is passed over.
     """
 
-    def __init__(self, *, jobs_per_worker: int, backoff: Backoff) -> None:
-        self._jobs_per_worker = jobs_per_worker
+    def __init__(self, *, backoff: Backoff) -> None:
         self._backoff = backoff
         self._lanes: dict[WorkerId, _Lane] = {}
         self._groups: OrderedDict[tuple[WorkerId, ...], _Queue] = OrderedDict()
@@ -153,7 +155,7 @@ class Backlog:
     def _first_with_room(self, workers: tuple[WorkerId, ...], now: float) -> WorkerId | None:
         for worker in workers:
             lane = self._lanes.get(worker)
-            if lane is None or (lane.active < self._jobs_per_worker and lane.paused_until <= now):
+            if lane is None or (lane.active < lane.room and lane.paused_until <= now):
                 return worker
         return None
 
@@ -190,7 +192,7 @@ class Backlog:
 
     def enter(self, job: OpenJob, worker: WorkerId) -> None:
         """Put the job into the worker's room."""
-        self._lanes.setdefault(worker, _Lane()).active += 1
+        self._lane(worker).active += 1
         job.at_worker = worker
 
     def leave(self, job: OpenJob) -> None:
@@ -199,13 +201,20 @@ class Backlog:
             self._lanes[job.at_worker].active -= 1
             job.at_worker = None
 
+    def _lane(self, worker: WorkerId) -> _Lane:
+        return self._lanes.setdefault(worker, _Lane(room=FIRST_ROOM))
+
+    def set_room(self, worker: WorkerId, jobs: int) -> None:
+        """Say how many jobs may be at the worker at once."""
+        self._lane(worker).room = max(1, jobs)
+
     def succeeded(self, worker: WorkerId) -> None:
         """Believe that the worker works."""
         self._lanes[worker].failures = 0
 
     def pause(self, worker: WorkerId, *, now: float, seconds: float | None = None) -> None:
         """Leave the worker alone, as long as it asked for or longer after each failure."""
-        lane = self._lanes.setdefault(worker, _Lane())
+        lane = self._lane(worker)
         if seconds is None:
             if lane.paused_until > now:
                 return  # other jobs saw the same failure: it is one

@@ -57,7 +57,7 @@ class Closing:
             )
         open_job.record = parts.moved(open_job.record, state)
         with parts.steps.at(Step.WRITE_CLOSED):
-            parts.journal.save([open_job.record])
+            await parts.records.save(open_job.record)
         seconds = (parts.ledger.now() - open_job.record.created_at) / 1_000
         parts.emit(ServiceEvent(kind=kind, job_id=open_job.job_id, seconds=max(0.0, seconds)))
 

@@ -6,6 +6,7 @@ Nothing here decides about a statement; see `turns`.
 
 import asyncio
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from orchestrator.encoding import blake2_256
@@ -19,7 +20,7 @@ from orchestrator.errors import (
 )
 from orchestrator.journal import JobState
 from orchestrator.metrics import EventKind, ServiceEvent
-from orchestrator.models import Completion, InlinePayload, Job, Worker
+from orchestrator.models import Completion, InlinePayload, Job, Worker, WorkerId
 from orchestrator.service.backlog import OpenJob
 from orchestrator.service.clients import WorkerClients, ask
 from orchestrator.service.parts import Parts
@@ -30,6 +31,7 @@ __all__ = ["Answer", "Execution"]
 
 EARLY_ANSWERS = 2  # a worker answers early when a job leaves the queue, and when it is final
 EARLY_SECONDS = 0.25
+QUEUED_PER_SLOT = 4
 EARLY_MAX_SECONDS = 5.0
 
 
@@ -42,11 +44,15 @@ class Answer:
 
 
 class Execution:
-    """Talks to workers about jobs."""
+    """Talks to workers about jobs; tells *on_room* how many a worker is worth handing at once."""
 
-    def __init__(self, parts: Parts, clients: WorkerClients) -> None:
+    def __init__(
+        self, parts: Parts, clients: WorkerClients, on_room: Callable[[WorkerId, int], None]
+    ) -> None:
         self._parts = parts
         self._clients = clients
+        self._on_room = on_room
+        self._known: set[WorkerId] = set()
 
     async def execute(self, open_job: OpenJob, job: Job, worker: Worker) -> Answer:
         """
@@ -59,11 +65,37 @@ class Execution:
         """
         client = self._clients.of(worker)
         request = await self._request(job)
+        try:
+            await self._introduce(client, worker)
+            return await self._hand_over(client, request, open_job, worker)
+        except WorkerUnavailableError:
+            self._known.discard(worker.worker)  # it may come back as another
+            raise
+
+    async def _introduce(self, client: WorkerClient, worker: Worker) -> None:
+        """Make sure that it is this worker which answers there, and ask how much it can do."""
+        if worker.worker in self._known:
+            return
+        settings = self._parts.settings
+        identity = await ask(client.identity(), seconds=settings.answer_seconds)
+        if identity.signing_key != worker.signing_key:
+            raise WorkerProtocolError("the worker at this address has another signing key")
+        # A few more than it has slots for, so that it need not wait for us between two jobs.
+        self._on_room(
+            worker.worker, min(settings.jobs_per_worker, QUEUED_PER_SLOT * identity.slots)
+        )
+        self._known.add(worker.worker)
+
+    async def _hand_over(
+        self, client: WorkerClient, request: JobRequest, open_job: OpenJob, worker: Worker
+    ) -> Answer:
         await self._write_dispatch(open_job, worker)
         parts = self._parts
         with parts.steps.at(Step.PUT_JOB):
             await ask(client.put_job(request), seconds=parts.settings.answer_seconds)
-        parts.emit(ServiceEvent(kind=EventKind.DISPATCHED, job_id=job.job_id, worker=worker.worker))
+        parts.emit(
+            ServiceEvent(kind=EventKind.DISPATCHED, job_id=open_job.job_id, worker=worker.worker)
+        )
         with parts.steps.at(Step.AWAIT_OUTCOME):
             return await self._outcome(client, request.key)
 
@@ -106,7 +138,7 @@ class Execution:
             dispatched=tuple(dict.fromkeys((*record.dispatched, worker.worker))),
         )
         with self._parts.steps.at(Step.WRITE_DISPATCH):
-            self._parts.journal.save([open_job.record])
+            await self._parts.records.save(open_job.record)
 
     async def _outcome(self, client: WorkerClient, key: JobKey) -> Answer:
         settings = self._parts.settings

@@ -19,7 +19,7 @@ from orchestrator.service.clients import WorkerClients
 from orchestrator.service.closing import Closing
 from orchestrator.service.execution import Execution
 from orchestrator.service.ledger import EVENTS_PER_PAGE, Ledger
-from orchestrator.service.parts import Parts
+from orchestrator.service.parts import Parts, RecordWriter
 from orchestrator.service.settings import OrchestratorSettings
 from orchestrator.service.settlement import Settlement
 from orchestrator.service.steps import FailPoint, Steps, no_fail_point
@@ -91,20 +91,20 @@ class Orchestrator:
             blobs=blobs,
             settings=settings,
             steps=Steps(fail_point),
+            records=RecordWriter(journal),
             on_event=self._hear,
         )
         self._clients = WorkerClients(worker_clients)
         self._trust = TrustedWorkers(self._parts)
         self._settlement = Settlement(self._parts)
         self._backlog = Backlog(
-            jobs_per_worker=settings.jobs_per_worker,
             backoff=Backoff(first=settings.retry_seconds, most=settings.retry_max_seconds),
         )
         self._backoff = Backoff(first=settings.retry_seconds, most=settings.retry_max_seconds)
         self._turns = Turns(
             self._parts,
             trust=self._trust,
-            execution=Execution(self._parts, self._clients),
+            execution=Execution(self._parts, self._clients, self._backlog.set_room),
             settlement=self._settlement,
             closing=Closing(self._parts, self._clients),
             leave=self._leave,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from orchestrator.blobs import BlobStore
-from orchestrator.errors import BlobError, BlobUnavailableError
+from orchestrator.errors import BlobError, BlobUnavailableError, JournalError
 from orchestrator.journal import JobRecord, JobState, Journal
 from orchestrator.metrics import EventKind, ServiceEvent
 from orchestrator.models import JobId, WorkerId
@@ -29,6 +29,43 @@ _WORTH_A_WARNING = frozenset(
 )
 
 
+class RecordWriter:
+    """Writes rows of the journal that are handed in at about the same time as one transaction."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._waiting: list[tuple[JobRecord, asyncio.Future[None]]] = []
+
+    async def save(self, record: JobRecord) -> None:
+        """
+        Return once the row is written.
+
+        Raises:
+            JournalError: It could not be.
+        """
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[None] = loop.create_future()
+        self._waiting.append((record, written))
+        if len(self._waiting) == 1:
+            loop.call_soon(self._write)
+        await written
+
+    def _write(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        failure: JournalError | None = None
+        try:
+            self._journal.save([record for record, _ in waiting])
+        except JournalError as error:
+            failure = error
+        for _, written in waiting:
+            if written.done():
+                continue  # whoever asked was cancelled
+            if failure is None:
+                written.set_result(None)
+            else:
+                written.set_exception(JournalError(str(failure)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parts:
     """
@@ -43,6 +80,7 @@ class Parts:
     blobs: BlobStore
     settings: OrchestratorSettings
     steps: Steps
+    records: RecordWriter
     on_event: Callable[[ServiceEvent], None]
 
     def emit(self, event: ServiceEvent) -> None:
@@ -90,10 +128,6 @@ class Parts:
     def moved(self, record: JobRecord, state: JobState, *, code: str = "") -> JobRecord:
         """Return the row in another state, as of now; it is not written."""
         return replace(record, state=state, code=code, detail="", updated_at=self.ledger.now())
-
-    async def has_blob(self, digest: bytes) -> bool:
-        """Whether the blob is in our store."""
-        return await asyncio.to_thread(self.blobs.has, digest)
 
     async def store_blob(self, data: bytes) -> None:
         """

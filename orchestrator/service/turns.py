@@ -214,7 +214,7 @@ class Turns:
             raise RefusedError(*objection)
         # 4.
         digest = completion.result_hash
-        if not await self._parts.has_blob(digest):
+        if length is not None or not self._parts.blobs.has(digest):
             data = await self._execution.fetch(asked, digest, length=length)
             await self._parts.store_blob(data)
         # 5.
