@@ -8,6 +8,7 @@ claims it also checks: each claim is an assertion, and one that fails makes the 
 
 import contextlib
 import importlib.util
+import shutil
 import signal
 import tempfile
 import time
@@ -73,8 +74,6 @@ def _folder(session: Session, *, keep: bool) -> Iterator[Path]:
 
 def _remove(folder: Path) -> None:
     """Remove the folder; a process that is just ending may still write into it."""
-    import shutil
-
     for _ in range(3):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():

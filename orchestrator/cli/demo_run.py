@@ -1,5 +1,6 @@
 """The demo's steps, in order, and what each of them asserts."""
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from orchestrator.attestation import (
     attestation_file_of,
     dump_attestation_file,
 )
+from orchestrator.blobs.http import HttpBlobStore
 from orchestrator.cli.demo_children import Child, Children, command_line, environment
 from orchestrator.cli.demo_pages import NO_TEE, Pages, excerpt, short
 from orchestrator.cli.demo_patients import (
@@ -88,7 +90,10 @@ class Run:
     def _play(self, stage: Stage, patients: Patients) -> None:
         workers = self._start_workers(stage, patients)
         orchestrator = self._start_orchestrator(stage, workers)
-        with stage.job_client(orchestrator.text("listening")) as client:
+        with (
+            contextlib.closing(HttpBlobStore(orchestrator.text("listening"))) as results,
+            stage.job_client(results) as client,
+        ):
             job_id = self._submit(stage, client, workers, patients)
             self._kill(stage, workers[0], job_id)
             job = self._wait(stage, client, workers, job_id)
@@ -209,7 +214,9 @@ class Run:
         try:
             ended = client.wait(job_id, timeout_seconds=WAIT_SECONDS)
         except WaitTimeoutError as error:
-            raise RefusedError("DemoFailed", f"the job was not processed: {error}") from error
+            raise RefusedError(
+                "DemoFailed", f"the job was not processed: {error}; demo --keep keeps the logs"
+            ) from error
         job = _job(stage, job_id)
         attestation = stage.chain.read(stage.processor.get_attestation(job_id))
         verified = stage.chain.read(stage.processor.verify_attestation(job_id))
@@ -303,7 +310,8 @@ class Run:
         self.summary.check("verify accepts the finished job offline", accepted.returncode == 0)
         self.summary.check("verify refuses a tampered copy", refused.returncode == 1)
         self.pages.say(
-            f"$ phala-jobs verify attestation.json --accept-key {key[:12]}... --result result.sealed"
+            f"$ phala-jobs verify attestation.json --accept-key {key[:12]}..."
+            " --result result.sealed"
         )
         checks = json.loads(accepted.stdout).get("checks", [])
         self.pages.table(

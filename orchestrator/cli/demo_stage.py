@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from orchestrator.blobs import BlobStore
 from orchestrator.chain.bundle import Bundle, load_bundle
 from orchestrator.chain.embedded import EmbeddedChain
 from orchestrator.chain.processor import JobProcessor
@@ -139,9 +140,8 @@ class Stage:
             ],
         )
 
-    def job_client(self, results_url: str) -> "JobClient":
-        """The owner's client; it gets results from the orchestrator alone."""
-        from orchestrator.blobs.http import HttpBlobStore
+    def job_client(self, results: BlobStore) -> "JobClient":
+        """The owner's client; it gets results from this store alone."""
         from orchestrator.client import JobClient
 
         return JobClient(
@@ -151,7 +151,7 @@ class Stage:
             secret=self.owner_secret,
             state_dir=self.folder / "owner",
             trusted_node=True,
-            blob_sources=[HttpBlobStore(results_url)],
+            blob_sources=[results],
         )
 
     def wait_until_running(self, worker: RegisteredWorker, key: JobKey) -> bool:

@@ -16,6 +16,7 @@ from orchestrator.config import LoadedSettings, Settings, option_name, variable
 from orchestrator.errors import ChainMismatchError, ConfigError
 
 if TYPE_CHECKING:
+    from orchestrator.blobs.http import HttpBlobStore
     from orchestrator.chain import Chain, ContractCall, Receipt
     from orchestrator.chain.processor import ContractEvent, JobProcessor
     from orchestrator.client import JobClient
@@ -149,10 +150,9 @@ class Session:
     @functools.cached_property
     def client(self) -> "JobClient":
         """The owner's side, for that identity."""
-        from orchestrator.blobs.http import HttpBlobStore
         from orchestrator.client import JobClient
 
-        url = self.required("chain")
+        chain_url = self.required("chain")
         self.processor  # noqa: B018  # refuses a contract that is not ours before keys are asked for
         client = JobClient(
             chain=self.chain,
@@ -160,12 +160,23 @@ class Session:
             account=self.identity.account,
             secret=self.identity.secret,
             state_dir=self.settings.client,
-            trusted_node=url.startswith("local:") or url in self.settings.trusted_nodes,
-            blob_sources=[HttpBlobStore(source) for source in self.settings.results],
-            worker_blobs=lambda worker: HttpBlobStore(worker.endpoint.decode("utf-8")),
+            trusted_node=self._is_trusted(chain_url),
+            blob_sources=[self._blobs_at(url) for url in self.settings.results],
+            worker_blobs=lambda worker: self._blobs_at(worker.endpoint.decode("utf-8", "replace")),
         )
         self.closing.callback(client.close)
         return client
+
+    def _is_trusted(self, chain_url: str) -> bool:
+        """Whether the owner runs or trusts the node (protocol rule 1.5 b)."""
+        return chain_url.startswith("local:") or chain_url in self.settings.trusted_nodes
+
+    def _blobs_at(self, url: str) -> "HttpBlobStore":
+        from orchestrator.blobs.http import HttpBlobStore
+
+        store = HttpBlobStore(url)
+        self.closing.callback(store.close)
+        return store
 
     def send(self, call: "ContractCall[T]", what: str) -> "Receipt[T]":
         """Make a call, with progress; it returns once it is finalized."""

@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from typer.testing import CliRunner
 
 from orchestrator.cli import app
 from orchestrator.config import PREFIX
+
+from .world import World, blob_server, make_world
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,3 +79,27 @@ def secret_file(tmp_path: Path) -> Callable[[str, str], Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A world that is made once; tests get copies of its chain file."""
+    blobs: dict[str, bytes] = {}
+    with blob_server(blobs) as url:
+        made = make_world(tmp_path_factory.mktemp("template") / "chain.db", url)
+        yield replace(made, blobs=blobs)
+
+
+@pytest.fixture
+def world(template: World, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A chain with contract, roles and workers of its own; the settings name it and //Alice."""
+    path = tmp_path / "chain.db"
+    shutil.copy(template.path, path)
+    world = replace(template, path=path)
+    for name, value in world.settings.items():
+        monkeypatch.setenv(PREFIX + name.upper(), value)
+    account = tmp_path / "account"
+    account.touch(mode=0o600)
+    account.write_text("//Alice\n")
+    monkeypatch.setenv(PREFIX + "ACCOUNT_FILE", str(account))
+    return world

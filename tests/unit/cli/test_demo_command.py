@@ -1,0 +1,283 @@
+"""`demo`: what it shows, and that a claim that does not hold ends it with 1."""
+
+import importlib.util
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from orchestrator.cli import demo, demo_children, demo_run, demo_stage
+from orchestrator.cli.demo_children import Children
+from orchestrator.cli.demo_pages import NO_TEE, Pages, excerpt, short
+from orchestrator.cli.demo_patients import PART_BYTES, contains_part, has_leaked
+from orchestrator.cli.output import Output
+from orchestrator.errors import Error, RefusedError, WaitTimeoutError
+from orchestrator.models import JobStatus
+from orchestrator.workers import JobKey
+
+from .conftest import Run
+
+
+def _processes_of(folder: str) -> list[str]:
+    """The command lines of processes that have to do with a folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            if folder in words:
+                found.append(words)
+    return found
+
+
+def test_the_demo_shows_nine_pages_and_every_assertion_holds(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix: str(_made(tmp_path / prefix)))
+
+    ran = run("demo")
+
+    assert ran.exit_code == 0, ran.stderr
+    pages = ran.stdout.split(NO_TEE + " ──")
+    assert len(pages) == 10
+    assert all(page.count("\n") <= 26 for page in pages)
+    for words in (
+        "5. The first worker is killed while it runs the job",
+        "worker 1 said     running",
+        "AttestationRecorded",
+        "recorded worker     2",
+        "20 of 20 right.",
+        "true diagnosis",
+        "job 1: worker 2 signed this result (exit code 0)",
+        "error: NotVerified: signature: BadSignature; result: hashes to ",
+        " (exit code 1)",
+    ):
+        assert words in ran.stdout, words
+    assert "demo: 12 assertions hold" in ran.stderr
+    assert list(tmp_path.glob("phala-jobs-demo-*")) == []
+    assert _processes_of(str(tmp_path)) == []
+
+
+def _made(path: Path) -> Path:
+    path.mkdir(mode=0o700)
+    return path
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_a_claim_that_does_not_hold_ends_the_demo_with_1(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    summary = demo_run.Summary(assertions={"one": True, "two": False}, figures={"job_id": 1})
+    monkeypatch.setattr(demo_run.Run, "play", lambda _: summary)
+
+    ran = run("demo", *words)
+
+    assert ran.exit_code == 1
+    assert "the demo failed: not so: two" in ran.stderr
+    if words:
+        assert ran.document["passed"] is False
+        assert ran.document["assertions"] == {"one": True, "two": False}
+        assert ran.document["tee"] == f"none: {NO_TEE}"
+
+
+def test_the_folder_is_kept_when_asked_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_run.Run, "play", lambda _: demo_run.Summary())
+
+    ran = run("demo", "--keep")
+
+    folder = Path(ran.stderr.split("kept: ")[1].splitlines()[0])
+    assert ran.exit_code == 0
+    assert folder.is_dir()
+    folder.rmdir()
+
+
+def test_what_is_missing_is_said_with_what_to_install(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+
+    def without(name: str, package: str | None = None) -> ModuleSpec | None:
+        return None if name == "onnxruntime" else real(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without)
+
+    ran = run("demo")
+
+    assert ran.exit_code == 2
+    assert "the demo needs onnxruntime: pip install 'phala-jobs[demo]'" in ran.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_it_like_ctrl_c_and_cleans_up(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix: str(_made(tmp_path / prefix)))
+    monkeypatch.setattr(demo_run.Run, "play", lambda _: signal.raise_signal(number))
+    before = signal.getsignal(number)
+
+    ran = run("demo")
+
+    assert ran.exit_code == 130
+    assert list(tmp_path.glob("phala-jobs-demo-*")) == []
+    assert signal.getsignal(number) is before
+
+
+def test_outside_the_main_thread_signals_are_left_alone() -> None:
+    entered: list[bool] = []
+
+    def enter() -> None:
+        with demo._ending_on_signals():
+            entered.append(True)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+
+    assert entered == [True]
+
+
+def test_a_folder_that_can_not_be_removed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+
+    with pytest.raises(Error, match="could not be removed"):
+        demo._remove(tmp_path)
+
+
+class TestChildren:
+    """The processes that the demo starts."""
+
+    def test_a_process_that_ends_at_once_is_told_with_its_last_words(self, tmp_path: Path) -> None:
+        with Children(tmp_path) as children, pytest.raises(Error) as caught:
+            children.start("worker 1", ["worker", "run"])
+
+        assert "the worker 1 did not start (exit code 2)" in str(caught.value)
+        assert "is not set" in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("program", "seconds", "message"),
+        [
+            ("import time; time.sleep(60)", 0.2, "not ready after"),
+            ("import time; print('[]', flush=True); time.sleep(60)", 1.0, "not ready after"),
+            ("print('x' * 100_000)", 10.0, "no JSON document"),
+        ],
+    )
+    def test_a_process_that_does_not_say_that_it_is_ready_is_told_and_ended(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        program: str,
+        seconds: float,
+        message: str,
+    ) -> None:
+        marked = f"{program} # {tmp_path}"
+        monkeypatch.setattr(demo_children, "START_SECONDS", seconds)
+        monkeypatch.setattr(demo_children, "command_line", lambda _: [sys.executable, "-c", marked])
+
+        with Children(tmp_path) as children, pytest.raises(Error, match=message):
+            children.start("worker 1", [])
+
+        assert _processes_of(str(tmp_path)) == []
+
+    def test_one_that_ignores_the_signal_is_killed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        program = (
+            "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+            f" print('{{}}', flush=True); time.sleep(60) # {tmp_path}"
+        )
+        monkeypatch.setattr(demo_children, "STOP_SECONDS", 0.2)
+        monkeypatch.setattr(
+            demo_children, "command_line", lambda _: [sys.executable, "-c", program]
+        )
+
+        with Children(tmp_path) as children:
+            children.start("worker 1", [])
+            assert len(_processes_of(str(tmp_path))) == 1
+
+        assert _processes_of(str(tmp_path)) == []
+
+    def test_our_settings_do_not_reach_them(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PHALA_JOBS_CHAIN", "local:mine")
+        monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+
+        environment = demo_children.environment(tmp_path)
+
+        assert "PHALA_JOBS_CHAIN" not in environment
+        assert environment["HOME"] == str(tmp_path)
+        assert environment["PYTHONPATH"].endswith(":/elsewhere")
+
+
+def test_a_worker_that_never_says_running_is_not_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_stage, "RUNNING_SECONDS", 0.2)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        worker = SimpleNamespace(url=url)
+        key = JobKey(genesis=bytes(32), contract=bytes(32), job_id=1, payload_hash=bytes(32))
+
+        said = demo_stage.Stage.wait_until_running(None, worker, key)  # type: ignore[arg-type]  # of both, only the URL is used
+
+    assert said is False
+
+
+def test_a_job_that_is_never_processed_fails_the_demo(tmp_path: Path) -> None:
+    class Client:
+        def wait(self, job_id: int, *, timeout_seconds: float) -> JobStatus:
+            raise WaitTimeoutError(f"job {job_id}: Submitted after {timeout_seconds} s")
+
+    with pytest.raises(RefusedError, match="DemoFailed: the job was not processed"):
+        demo_run.Run(Output(as_json=True), tmp_path)._wait(None, Client(), [], 1)  # type: ignore[arg-type]  # stands for the real ones
+
+
+def test_parts_of_a_secret_are_found_wherever_they_are(tmp_path: Path) -> None:
+    secret = bytes(range(100))
+    (tmp_path / "inner").mkdir()
+    file = tmp_path / "inner" / "file"
+    file.write_bytes(b"before" + secret[PART_BYTES : 2 * PART_BYTES] + b"after")
+
+    assert has_leaked([tmp_path], [b"something else entirely, and long", secret])
+    assert has_leaked([file], [secret])
+    assert not has_leaked([tmp_path], [secret[::-1]])
+    assert contains_part(b"a short one", b"short")
+    assert not contains_part(b"a short one", b"shirt")
+
+
+def test_pages_are_silent_with_json_but_for_their_titles(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pages = Pages(Output(as_json=True))
+
+    pages.step("A title")
+    pages.say("words")
+    pages.facts({"a": 1})
+    pages.table(("a",), [(1,)])
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"1. A title ({NO_TEE})\n"
+
+
+def test_excerpts_say_that_they_are_some() -> None:
+    assert excerpt(b"\x01\x02", 2) == "0102"
+    assert excerpt(b"\x01\x02\x03", 2) == "0102 ..."
+    assert short(bytes(range(32))) == "0x000102030405...1c1d1e1f"
+
+
+def test_stdout_that_is_gone_is_no_error_of_the_children(tmp_path: Path) -> None:
+    process = SimpleNamespace(stdout=None, wait=lambda: 0)
+
+    with pytest.raises(EOFError, match="no output"):
+        demo_children._read_document(process)  # type: ignore[arg-type]  # stands for a process

@@ -1,0 +1,462 @@
+"""`submit`, `jobs`, `status`, `result`, `cancel`, `expire`, `purge`, `verify`."""
+
+import base64
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from orchestrator.chain.embedded import EmbeddedChain
+from orchestrator.errors import ChainUnavailableError
+from orchestrator.models import AttestationStatus
+
+from .conftest import Run
+from .world import ADMIN, World, blob_server
+
+
+@pytest.fixture
+def owner(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world whose settings name an owner's identity."""
+    monkeypatch.setenv("PHALA_JOBS_KEYS_UNENCRYPTED", "true")
+    monkeypatch.setenv("PHALA_JOBS_ACCOUNT", "owner")
+    made = run("keys", "new", "owner")
+    assert made.exit_code == 0, made.stderr
+    return world
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "input"
+    path.write_bytes(b"\x00\xffsecret input")
+    return path
+
+
+def _job_counter(world: World) -> int:
+    with world.chain() as chain:
+        return chain.read(world.processor.get_job_counter())
+
+
+def test_a_job_goes_from_submission_to_the_opened_result(
+    run: Run, owner: World, data: Path, tmp_path: Path
+) -> None:
+    submitted = run("submit", "echo", data, "--worker", 1, "--worker", 2, "--json")
+    before = run("status", 1, "--json").document
+    early = run("result", 1, "--json")
+    owner.attest(1)
+    after = run("status", 1, "--json").document
+    output = tmp_path / "output"
+    result = run("result", 1, "-o", output, "--json")
+    shown = run("result", 1)
+
+    assert submitted.document == {"job_id": 1}, submitted.stderr
+    assert (before["status"], before["workers"]) == ("Submitted", [1, 2])
+    assert "attested_by" not in before
+    assert (early.exit_code, early.document["error"]) == (1, "WrongStatus")
+    assert (after["status"], after["processed"]) == ("Processed", True)
+    assert (after["attested_by"], after["attestation"], after["units"]) == (1, "Valid", 7)
+    assert result.exit_code == 0, result.stderr
+    assert result.document["worker"] == 1
+    assert output.read_bytes() == b"\x00\xffsecret input"
+    assert output.stat().st_mode & 0o777 == 0o600
+    assert shown.stdout_bytes == b"\x00\xffsecret input"
+
+
+def test_text_status_has_dates(run: Run, owner: World, data: Path) -> None:
+    run("submit", "echo", data)
+
+    ran = run("status", 1)
+
+    assert ran.exit_code == 0
+    assert "UTC" in ran.stdout
+    assert "Submitted" in ran.stdout
+
+
+def test_without_a_worker_s_name_two_are_chosen(run: Run, owner: World, data: Path) -> None:
+    run("submit", "echo", data)
+
+    assert sorted(run("status", 1, "--json").document["workers"]) == [1, 2]
+
+
+def test_a_job_that_is_waited_for_says_how_it_ended(run: Run, owner: World, data: Path) -> None:
+    words = ("submit", "echo", data, "--key", "mine", "--json")
+    run(*words)
+    owner.attest(1, worker=run("status", 1, "--json").document["workers"][0])
+
+    ran = run(*words, "--wait")
+
+    assert ran.document == {"job_id": 1, "status": "Processed"}, ran.stderr
+    assert _job_counter(owner) == 1
+
+
+def test_a_wait_that_ends_first_could_not_tell(run: Run, owner: World, data: Path) -> None:
+    ran = run("submit", "echo", data, "--wait", "--timeout", "10ms", "--json")
+
+    assert ran.exit_code == 3
+    assert ran.document["error"] == "WaitTimeoutError"
+
+
+@pytest.mark.parametrize(
+    ("more", "stdin", "message"),
+    [
+        (("-",), b"", "input -: empty"),
+        (("/nonexistent",), b"", "input /nonexistent: No such file"),
+        (("/",), b"", "input /: Is a directory"),
+        (("-",), b"x" * (16 << 20) + b"x", "longer than the limit of 16777216 bytes"),
+        (("-",), b"x" * 9_000, "8192"),
+        (("-", "--ttl", "1s"), b"x", "1000"),
+        (("-", "--ttl", "soon"), b"x", "ttl: 'soon'"),
+        (("-", "--parameter", "x"), b"x", "parameter 'x'"),
+        (("-", *("--worker", "1") * 2), b"x", "1"),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_submitted(
+    run: Run, owner: World, more: tuple[str, ...], stdin: bytes, message: str
+) -> None:
+    ran = run("submit", "echo", *more, stdin=stdin)
+
+    assert ran.exit_code == 2, ran.stderr
+    assert message in ran.stderr
+    assert _job_counter(owner) == 0
+    assert run("jobs", "--json").document == {"jobs": [], "unfinished": 0}
+
+
+def test_a_worker_that_is_not_trusted_gets_no_job(run: Run, owner: World, data: Path) -> None:
+    run("workers", "suspend", 2)
+
+    ran = run("submit", "echo", data, "--worker", 2, "--json")
+
+    assert ran.exit_code == 1
+    assert ran.document["error"] == "WorkerNotTrusted"
+    assert _job_counter(owner) == 0
+
+
+def test_without_an_identity_nothing_is_submitted(run: Run, world: World, data: Path) -> None:
+    ran = run("submit", "echo", data)
+
+    assert ran.exit_code == 2
+    assert "account is not set" in ran.stderr
+
+
+def test_a_wrong_passphrase_submits_nothing(
+    run: Run, world: World, data: Path, tmp_path: Path
+) -> None:
+    right, wrong = tmp_path / "right", tmp_path / "wrong"
+    for path, text in ((right, "right"), (wrong, "wrong")):
+        path.touch(mode=0o600)
+        path.write_text(text)
+    run("keys", "new", "owner", "--passphrase-file", right)
+    words = ("submit", "echo", data, "--account", "owner", "--passphrase-file")
+
+    refused = run(*words, wrong)
+    allowed = run(*words, right)
+
+    assert refused.exit_code == 2
+    assert "passphrase" in refused.stderr
+    assert allowed.exit_code == 0, allowed.stderr
+    assert _job_counter(world) == 1
+
+
+def test_the_list_is_rebuilt_from_the_chain(
+    run: Run, owner: World, data: Path, tmp_path: Path
+) -> None:
+    run("submit", "echo", data)
+    elsewhere = ("--client", tmp_path / "elsewhere", "--json")
+
+    empty = run("jobs", *elsewhere).document["jobs"]
+    rebuilt = run("jobs", "--rebuild", *elsewhere).document["jobs"]
+    usual = run("jobs", "--json").document["jobs"]
+
+    assert empty == []
+    assert [(job["job_id"], job["status"]) for job in rebuilt] == [(1, "Submitted")]
+    assert [job["job_id"] for job in usual] == [1]
+
+
+def test_interrupted_submissions_are_told_and_finished(
+    run: Run, owner: World, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(*_: object, **__: object) -> None:
+        raise ChainUnavailableError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddedChain, "batch", unavailable)
+        patch.setattr(EmbeddedChain, "call", unavailable)
+        failed = run("submit", "echo", data, "--json")
+
+    listed = run("jobs", "--json")
+    resumed = run("jobs", "--resume", "--json")
+
+    assert failed.exit_code == 3
+    assert listed.document == {"jobs": [], "unfinished": 1}
+    assert "1 submissions are unfinished" in listed.stderr
+    assert [job["job_id"] for job in resumed.document["jobs"]] == [1]
+    assert _job_counter(owner) == 1
+
+
+def test_a_job_is_cancelled_and_purged(run: Run, owner: World, data: Path) -> None:
+    run("submit", "echo", data)
+
+    early = run("purge", 1, "--json")
+    cancelled = run("cancel", 1, "--json")
+    purged = run("purge", 1, "--json")
+    gone = run("status", 1, "--json")
+
+    assert (early.exit_code, early.document["error"]) == (1, "WrongStatus")
+    assert cancelled.document == {"job_id": 1, "status": "Cancelled"}
+    assert purged.document == {"job_id": 1, "purged": True}
+    assert gone.exit_code == 2
+    assert "or it was purged" in gone.document["message"]
+    listed = run("jobs", "--json").document["jobs"]
+    assert [job["status"] for job in listed] == ["Cancelled (purged)"]
+
+
+def test_anybody_expires_a_job_after_its_deadline(run: Run, owner: World, data: Path) -> None:
+    run("submit", "echo", data, "--ttl", "60s")
+
+    early = run("expire", 1, "--json")
+    with owner.chain() as chain:
+        chain.advance_time(61_000)
+    late = run("expire", 1, "--json")
+
+    assert (early.exit_code, early.document["error"]) == (1, "DeadlineNotPassed")
+    assert late.document == {"job_id": 1, "status": "Expired"}
+
+
+def test_a_stranger_s_job_is_not_cancelled(
+    run: Run, owner: World, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("submit", "echo", data)
+    run("keys", "new", "stranger")
+
+    ran = run("cancel", 1, "--account", "stranger", "--json")
+
+    assert (ran.exit_code, ran.document["error"]) == (1, "NotJobOwner")
+    assert run("status", 1, "--json").document["status"] == "Submitted"
+
+
+def test_a_job_that_never_was_is_bad_usage(run: Run, owner: World) -> None:
+    assert run("status", 9).exit_code == 2
+    assert run("status", 0).exit_code == 2
+    assert run("result", 9).exit_code == 2
+    assert run("verify", 9).exit_code == 2
+
+
+def test_a_result_that_nobody_has_could_not_be_told(
+    run: Run, owner: World, data: Path, tmp_path: Path
+) -> None:
+    run("submit", "echo", data, "--worker", 1)
+    owner.attest(1)
+    owner.blobs.clear()
+    output = tmp_path / "output"
+
+    ran = run("result", 1, "-o", output, "--json")
+
+    assert ran.exit_code == 3
+    assert ran.document["error"] == "BlobNotFoundError"
+    assert not output.exists()
+
+
+def test_a_result_comes_from_its_worker_when_no_orchestrator_has_it(
+    run: Run, owner: World, data: Path
+) -> None:
+    run("submit", "echo", data, "--worker", 1)
+    owner.attest(1)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
+
+        ran = run("result", 1, "--results", nobody, "--json")
+
+    document = ran.document
+    assert ran.exit_code == 0, ran.stderr
+    assert base64.b64decode(document["output_base64"]) == b"\x00\xffsecret input"
+
+
+def test_a_result_comes_from_the_orchestrator_when_its_worker_is_gone(
+    run: Run, owner: World, data: Path
+) -> None:
+    run("submit", "echo", data, "--worker", 1)
+    owner.attest(1)
+    with blob_server(dict(owner.blobs)) as url:
+        owner.blobs.clear()
+
+        ran = run("result", 1, "--results", url)
+
+    assert ran.exit_code == 0, ran.stderr
+    assert ran.stdout_bytes == b"\x00\xffsecret input"
+
+
+class TestVerify:
+    """`verify`, offline and against the chain."""
+
+    @pytest.fixture
+    def finished(self, run: Run, owner: World, data: Path, tmp_path: Path) -> Path:
+        """An attestation file of a finished job; the sealed result beside it."""
+        run("submit", "echo", data, "--worker", 1)
+        owner.attest(1)
+        path = tmp_path / "attestation.json"
+        ran = run(
+            *("result", 1, "-o", tmp_path / "opened", "--sealed", tmp_path / "sealed"),
+            *("--save-attestation", path),
+        )
+        assert ran.exit_code == 0, ran.stderr
+        return path
+
+    @pytest.fixture
+    def key(self, owner: World) -> str:
+        return "0x" + owner.workers[1].signer.public_key.key.hex()
+
+    def test_a_finished_job_is_verified_without_any_chain(
+        self,
+        run: Run,
+        finished: Path,
+        key: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        for name in ("CHAIN", "CONTRACT", "ACCOUNT", "ACCOUNT_FILE"):
+            monkeypatch.delenv(f"PHALA_JOBS_{name}")
+
+        ran = run(
+            *("verify", finished, "--accept-key", key, "--result", tmp_path / "sealed", "--json")
+        )
+
+        outcomes = {check["check"]: check["outcome"] for check in ran.document["checks"]}
+        assert ran.exit_code == 0, ran.stderr
+        assert ran.document["verified"] is True
+        assert outcomes["signature"] == "passed"
+        assert outcomes["accepted key"] == "passed"
+        assert outcomes["result"] == "passed"
+        assert outcomes["trusted today"] == "not checked"
+        assert "not compared" not in ran.stderr
+
+    def test_without_accepted_keys_it_says_that_none_were_compared(
+        self, run: Run, finished: Path
+    ) -> None:
+        ran = run("verify", finished)
+
+        assert ran.exit_code == 0
+        assert "not compared with any that you accept" in ran.stderr
+
+    def test_another_key_than_the_accepted_one_is_refused(
+        self, run: Run, owner: World, finished: Path
+    ) -> None:
+        other = owner.workers[2].signer.public_key.key.hex()
+
+        ran = run("verify", finished, "--accept-key", other, "--json")
+
+        assert ran.exit_code == 1
+        assert ran.document["error"] == "NotVerified"
+        assert "accepted key" in ran.document["message"]
+
+    def test_another_result_is_refused(self, run: Run, finished: Path, tmp_path: Path) -> None:
+        other = tmp_path / "other"
+        other.write_bytes(b"other bytes")
+
+        ran = run("verify", finished, "--result", other)
+
+        assert ran.exit_code == 1
+        assert "failed" in ran.stdout
+        assert "NotVerified: result: " in ran.stderr
+
+    def test_no_changed_field_of_the_file_is_accepted(self, run: Run, finished: Path) -> None:
+        """Every value in the file that is bytes, changed by one digit, alone."""
+        original = json.loads(finished.read_text())
+        texts = [path for path, value in _leaves(original) if _is_hex(value)]
+        assert len(texts) >= 6
+        accepted = []
+        for path in texts:
+            changed = json.loads(finished.read_text())
+            _change(changed, path)
+            finished.write_text(json.dumps(changed))
+            if run("verify", finished).exit_code == 0:
+                accepted.append(path)
+            finished.write_text(json.dumps(original))
+
+        # What the worker did not sign: whose job it is, and what else is registered of the worker.
+        assert {path[-1] for path in accepted} <= {"owner", "encryption_key", "evidence_hash"}
+
+    @pytest.mark.parametrize("data", [b"", b"{}", b"\x00\xff", b"[" * 5_000, b"x" * (2 << 20)])
+    def test_a_file_that_is_none_is_bad_input(
+        self, run: Run, home: Path, tmp_path: Path, data: bytes
+    ) -> None:
+        path = tmp_path / "file"
+        path.write_bytes(data)
+
+        ran = run("verify", path)
+
+        assert ran.exit_code == 2, ran.stderr
+        assert "bug" not in ran.stderr
+
+    @pytest.mark.parametrize("text", ["", "zz", "ab" * 31])
+    def test_an_accepted_key_that_is_none_is_bad_input(
+        self, run: Run, finished: Path, text: str
+    ) -> None:
+        ran = run("verify", finished, "--accept-key", text)
+
+        assert ran.exit_code == 2
+        assert "is no signing key of 33 (ECDSA) or 32 (sr25519) bytes" in ran.stderr
+
+    def test_against_the_chain_today_s_trust_counts(self, run: Run, finished: Path) -> None:
+        before = run("verify", 1, "--json")
+        run("workers", "suspend", 1)
+        after = run("verify", 1, "--json")
+
+        assert before.exit_code == 0, before.stderr
+        assert before.document["checks"][-1]["outcome"] == "passed"
+        assert after.exit_code == 1
+        suspended = AttestationStatus.WORKER_SUSPENDED.value
+        assert f"the contract says {suspended}" in after.document["message"]
+
+    def test_a_job_without_attestation_is_refused(
+        self, run: Run, owner: World, data: Path, tmp_path: Path
+    ) -> None:
+        run("submit", "echo", data)
+        path = tmp_path / "early.json"
+
+        verified = run("verify", 1, "--json")
+        saved = run("status", 1, "--save-attestation", path, "--json")
+
+        assert (verified.exit_code, verified.document["error"]) == (1, "NotFound")
+        assert saved.exit_code == 1
+        assert not path.exists()
+
+    def test_the_status_saves_the_file_too(self, run: Run, finished: Path, tmp_path: Path) -> None:
+        path = tmp_path / "second.json"
+
+        ran = run("status", 1, "--save-attestation", path, "--json")
+
+        assert ran.document["attestation_file"] == str(path)
+        assert path.read_bytes() == finished.read_bytes()
+
+
+def _leaves(value: object, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], object]]:
+    if isinstance(value, dict):
+        return [leaf for name, held in value.items() for leaf in _leaves(held, (*path, name))]
+    return [(path, value)]
+
+
+def _is_hex(value: object) -> bool:
+    return isinstance(value, str) and len(value.removeprefix("0x")) >= 64
+
+
+def _change(document: dict[str, object], path: tuple[str, ...]) -> None:
+    place: object = document
+    for name in path[:-1]:
+        assert isinstance(place, dict)
+        place = place[name]
+    assert isinstance(place, dict)
+    text = place[path[-1]]
+    place[path[-1]] = text[:-1] + ("0" if text[-1] != "0" else "1")
+
+
+def test_a_submission_signs_with_the_owner_s_account_alone(
+    run: Run, owner: World, data: Path
+) -> None:
+    run("submit", "echo", data)
+
+    with owner.chain() as chain:
+        job = chain.read(owner.processor.get_job(1))
+
+    assert job is not None
+    assert job.owner != ADMIN.account_id

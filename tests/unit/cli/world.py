@@ -1,0 +1,181 @@
+"""A chain file with the contract, roles and two workers on it, and what workers would do."""
+
+import http.server
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.attestation import sign_statement
+from orchestrator.chain.embedded import EmbeddedChain
+from orchestrator.chain.processor import JobProcessor
+from orchestrator.crypto import (
+    AccountKey,
+    EcdsaSigner,
+    EncryptionKey,
+    open_job,
+    seal_result,
+)
+from orchestrator.encoding import blake2_256, decode_task_input, encode_output, to_ss58
+from orchestrator.models import (
+    AttestationProof,
+    Completion,
+    InlinePayload,
+    Outcome,
+    Role,
+    Signature,
+    Statement,
+)
+from orchestrator.testing import deploy_processor, register_test_worker
+
+MEASUREMENT = b"\x42" * 32
+ADMIN = AccountKey.from_uri("//Alice")
+OPERATOR = AccountKey.from_uri("//Bob")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSecrets:
+    """A worker's keys."""
+
+    signer: EcdsaSigner
+    encryption_key: EncryptionKey
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """The chain file, the contract's address, and the workers' keys by id."""
+
+    path: Path
+    contract: bytes
+    workers: dict[int, WorkerSecrets]
+    blobs: dict[str, bytes]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings that name chain and contract."""
+        return {"chain": f"local:{self.path}", "contract": to_ss58(self.contract)}
+
+    @property
+    def processor(self) -> JobProcessor:
+        return JobProcessor(self.contract)
+
+    @contextmanager
+    def chain(self) -> Iterator[EmbeddedChain]:
+        """The chain, for a look or a call."""
+        chain = EmbeddedChain(self.path, create=False)
+        try:
+            yield chain
+        finally:
+            chain.close()
+
+    def attest(self, job_id: int, *, worker: int = 1) -> bytes:
+        """Execute the job as an echo worker would, record and mark it; return the sealed result."""
+        with self.chain() as chain:
+            envelope, completion = self._executed(chain, job_id, worker)
+            chain.call(self.processor.record_attestation(completion), signer=OPERATOR)
+            chain.call(self.processor.mark_job_processed(job_id), signer=OPERATOR)
+        self.blobs[completion.result_hash.hex()] = envelope
+        return envelope
+
+    def _executed(self, chain: EmbeddedChain, job_id: int, worker: int) -> tuple[bytes, Completion]:
+        job = chain.read(self.processor.get_job(job_id))
+        assert job is not None
+        assert isinstance(job.encrypted_payload, InlinePayload)
+        secrets = self.workers[worker]
+        opened = open_job(job.encrypted_payload.data, secrets.encryption_key)
+        envelope = seal_result(
+            encode_output(decode_task_input(opened.plaintext).input),
+            genesis=chain.genesis_hash,
+            contract=self.contract,
+            job_id=job_id,
+            payload_hash=job.payload_hash,
+            worker_key=secrets.signer.public_key,
+            reply_nonce=opened.header.nonce,
+            reply_key=opened.header.reply_key,
+        )
+        now = chain.now()
+        statement = Statement(
+            genesis_hash=chain.genesis_hash,
+            contract=self.contract,
+            job_id=job_id,
+            payload_hash=job.payload_hash,
+            outcome=Outcome.COMPLETED,
+            result_hash=blake2_256(envelope),
+            units=7,
+            measurement=MEASUREMENT,
+            started_at=now,
+            finished_at=now,
+            issued_at=now,
+        )
+        return envelope, _completion(statement, sign_statement(statement, secrets.signer), secrets)
+
+
+def _completion(statement: Statement, signature: Signature, secrets: WorkerSecrets) -> Completion:
+    return Completion(
+        job_id=statement.job_id,
+        result_hash=statement.result_hash,
+        attestation_proof=AttestationProof(
+            outcome=statement.outcome,
+            units=statement.units,
+            started_at=statement.started_at,
+            finished_at=statement.finished_at,
+            issued_at=statement.issued_at,
+            signature=signature,
+        ),
+        tee_worker_pubkey=secrets.signer.public_key,
+    )
+
+
+def make_world(path: Path, endpoint: str) -> World:
+    """Deploy the contract on a new chain and register two workers."""
+    chain = EmbeddedChain(path)
+    processor = deploy_processor(
+        chain,
+        admin=ADMIN,
+        measurement=MEASUREMENT,
+        roles={Role.REGISTRAR: ADMIN, Role.OPERATOR: OPERATOR},
+    )
+    workers = {}
+    for _ in range(2):
+        secrets = WorkerSecrets(
+            signer=EcdsaSigner.generate(), encryption_key=EncryptionKey.generate()
+        )
+        worker = register_test_worker(
+            chain,
+            processor,
+            secrets.signer,
+            registrar=ADMIN,
+            measurement=MEASUREMENT,
+            encryption_key=secrets.encryption_key.public_key,
+            endpoint=endpoint.encode(),
+        )
+        workers[worker] = secrets
+    chain.close()
+    return World(path=path, contract=processor.contract, workers=workers, blobs={})
+
+
+@contextmanager
+def blob_server(blobs: dict[str, bytes]) -> Iterator[str]:
+    """Serve blobs under `/v1/blobs/{hash}`, and yield the server's URL."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            data = blobs.get(self.path.rpartition("/")[2])
+            self.send_response(200 if data is not None else 404)
+            self.send_header("content-length", str(len(data or b"")))
+            self.end_headers()
+            self.wfile.write(data or b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
