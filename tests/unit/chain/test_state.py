@@ -207,7 +207,8 @@ def fill(
         try:
             chain.call(raw_call(address, bytes([kept] * 4)), signer=account)
         except ChainUnavailableError as error:
-            assert reason in str(error)
+            if reason not in str(error):
+                raise
             return kept
     pytest.fail("there was room for everything")
 
