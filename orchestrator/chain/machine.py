@@ -7,6 +7,7 @@ Compiled code is kept per process, by code hash.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from hashlib import blake2b
 from threading import Lock
 from typing import Literal
 
@@ -37,7 +38,12 @@ from orchestrator.chain.host import (
     Unwind,
 )
 from orchestrator.chain.wasm import check_code
-from orchestrator.errors import ContractTrappedError, InputError
+from orchestrator.errors import (
+    ChainMismatchError,
+    ChainUnavailableError,
+    ContractTrappedError,
+    InputError,
+)
 
 __all__ = ["FUEL_LIMIT", "Call", "Machine", "Outcome", "check"]
 
@@ -112,16 +118,20 @@ def check(code: bytes) -> None:
         raise InputError(message) from error
 
 
+def _build(code_hash: bytes, code: bytes) -> _Compiled:
+    if blake2b(code, digest_size=32).digest() != code_hash:
+        message = f"the chain holds other code than that of hash 0x{code_hash.hex()}"
+        raise ChainMismatchError(message)
+    shape = check_code(code, HOST_SIGNATURES)
+    memory = MemoryType(Limits(shape.memory_minimum, shape.memory_maximum))
+    return _Compiled(Module(_engine(), code), memory)
+
+
 def _compile(code_hash: bytes, load: Callable[[], bytes]) -> _Compiled:
     with _compiling:
         found = _compiled.get(code_hash)
         if found is None:
-            code = load()
-            shape = check_code(code, HOST_SIGNATURES)
-            found = _Compiled(
-                Module(_engine(), code),
-                MemoryType(Limits(shape.memory_minimum, shape.memory_maximum)),
-            )
+            found = _build(code_hash, load())
             if len(_compiled) >= _MAX_COMPILED:
                 _compiled.pop(next(iter(_compiled)))
             _compiled[code_hash] = found
@@ -160,12 +170,14 @@ class Machine:
 
         Raises:
             ContractTrappedError: The code trapped, or ran for too long.
+            ChainMismatchError: The code that was loaded has another hash.
+            ChainUnavailableError: There is no memory for the contract.
         """
         compiled = _compile(code_hash, load)
         store = Store(_engine())
         try:
             store.set_fuel(FUEL_LIMIT)
-            memory = Memory(store, compiled.memory)
+            memory = _memory(store, compiled.memory)
             self._linker.define(store, "env", "memory", memory)
             frame = Frame(
                 account=call.account,
@@ -227,6 +239,15 @@ class Machine:
                 raise Unwind from error
 
         return bound
+
+
+def _memory(store: Store, kind: MemoryType) -> Memory:
+    try:
+        return Memory(store, kind)
+    except WasmtimeError as error:
+        # An address space limit (RLIMIT_AS) below some GiB is one reason.
+        message = f"no memory to run the contract in: {error}"
+        raise ChainUnavailableError(message) from error
 
 
 def _reason(error: Exception) -> str:

@@ -354,6 +354,9 @@ def _create(path: Path, now: int, *, may_create: bool) -> None:
 
 def _check_file(path: Path) -> None:
     """Refuse a file that is no database or shorter than its header says."""
+    if not os.access(path, os.W_OK):
+        message = f"{path}: the chain file can't be written to"
+        raise InputError(message)
     deadline = time.monotonic() + _CHECKPOINT_SECONDS
     while True:
         try:

@@ -1,15 +1,19 @@
 """The embedded chain: transactions, time, limits, and that nothing is kept of what failed."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 import pytest
+from wasmtime import WasmtimeError
 
 from orchestrator.chain import ContractCall, Cursor
 from orchestrator.chain import machine as machine_module
 from orchestrator.chain.embedded import EmbeddedChain, contract_address
 from orchestrator.errors import (
     ChainMismatchError,
+    ChainUnavailableError,
     ContractError,
     ContractTrappedError,
     InputError,
@@ -410,3 +414,49 @@ def test_compiled_code_is_kept_for_some_contracts_only(
 
     assert values == [b"\0", b"\1", b"\2", b"\3"]
     assert len(machine_module._compiled) == 2
+
+
+def test_no_memory_for_a_contract_is_not_the_contracts_fault(
+    chain: EmbeddedChain, deploy: Deploy, raw_call: RawCall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = deploy(COUNTER)
+
+    def refused(_store: object, _kind: object) -> None:
+        raise WasmtimeError("mmap failed")
+
+    monkeypatch.setattr(machine_module, "Memory", refused)
+    with pytest.raises(ChainUnavailableError, match="no memory to run the contract in"):
+        chain.read(raw_call(address))
+
+
+def test_chains_in_several_threads_do_not_mix_up_their_outcomes(build: Build) -> None:
+    """wasmtime-py keeps the last exception of a host function in one place for all threads."""
+    failures: list[str] = []
+
+    def work(data: bytes) -> None:
+        chain = EmbeddedChain(":memory:")
+        alice = LocalAccount.named("Alice")
+        constructor = ContractCall(contract=bytes(32), label="new", data=b"", decode=lambda _: None)
+        address = chain.deploy(build(WRITER), constructor, signer=alice).contract
+        expected = {0: data, 1: "ContractError", 2: "ContractTrappedError"}[data[0]]
+        for _ in range(150):
+            try:
+                got: object = chain.dry_run(writer_call(address, data), caller=bytes(32))
+            except (ContractError, ContractTrappedError) as error:
+                got = type(error).__name__
+            if got != expected:
+                failures.append(f"{got!r} instead of {expected!r}")
+        chain.close()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [Thread(target=work, args=(data,)) for data in (b"\0a", b"\1b", b"\2c", b"\0d")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert failures == []

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.chain import ContractCall
+from orchestrator.chain import machine as machine_module
 from orchestrator.chain import state as state_module
 from orchestrator.chain.embedded import EmbeddedChain
 from orchestrator.errors import ChainMismatchError, ChainUnavailableError, InputError
@@ -58,9 +59,39 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         EmbeddedChain(tmp_path / "none" / "dev.chain")
 
 
+def test_a_link_to_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "dev.chain"
+    path.symlink_to(tmp_path / "none.chain")
+
+    with pytest.raises(InputError, match=r"dev\.chain: No such file|can't be written"):
+        EmbeddedChain(path)
+
+
 def test_a_folder_instead_of_a_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Is a directory"):
         EmbeddedChain(tmp_path)
+
+
+def test_a_file_that_can_not_be_written(chain_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda _path, mode: mode != os.W_OK)
+
+    with pytest.raises(InputError, match=r"dev\.chain: the chain file can't be written to"):
+        EmbeddedChain(chain_path)
+
+
+def test_a_file_whose_code_was_exchanged(
+    chain_path: Path, deploy: Deploy, raw_call: RawCall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine_module, "_compiled", {})
+    chain = EmbeddedChain(chain_path)
+    address = deploy(FILLER, on=chain)
+    machine_module._compiled.clear()
+    with database(chain_path) as connection:
+        connection.execute("UPDATE code SET wasm = x'0061736d'")
+
+    with pytest.raises(ChainMismatchError, match="holds other code than that of hash"):
+        chain.read(raw_call(address))
+    chain.close()
 
 
 def test_who_comes_second_takes_the_file_of_the_first(
