@@ -11,7 +11,7 @@ from orchestrator.chain.bundle import load_bundle
 from orchestrator.chain.ink import InkContract
 from orchestrator.chain.scale import Variant
 from orchestrator.errors import ChainMismatchError, ContractError, InputError
-from tests.vectors.ink_codec import document
+from tests.vectors.generate_ink_codec import document
 
 VECTORS = json.loads(
     (Path(__file__).parents[2] / "vectors" / "ink_codec.json").read_text(encoding="utf-8")

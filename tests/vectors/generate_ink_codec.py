@@ -1,5 +1,5 @@
 """
-Makes `ink_codec.json`: `python tests/vectors/ink_codec.py [--check]`.
+Makes `ink_codec.json`: `python tests/vectors/generate_ink_codec.py [--check]`.
 
 The bytes are scalecodec's (the codec of substrate-interface), by the metadata of the bundle that
 ships with the package; nothing of `orchestrator.chain.scale` takes part. Byte vectors are given to
@@ -268,7 +268,7 @@ def document() -> Document:
         topic = str(spec["signature_topic"])[2:]
         events.append({"label": label, "topic": topic, "fields": values, "data": data.hex()})
     return {
-        "origin": f"made by tests/vectors/ink_codec.py with scalecodec {version('scalecodec')}",
+        "origin": f"made by tests/vectors/generate_ink_codec.py with scalecodec {version('scalecodec')}",
         "messages": messages,
         "results": results,
         "events": events,
