@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orchestrator.client.chain_view import ChainView
+from orchestrator.client.chain_view import ChainView, JobHistory
 from orchestrator.client.entries import ListedJob
 from orchestrator.client.job_list import JobList
 
@@ -46,21 +46,22 @@ def rebuild(
         found += len(own)
         if progress:
             progress(RebuildProgress(examined=examined, total=total, found=found))
-    histories = view.histories(owner=owner)
-    job_list.restore(
-        ListedJob(
-            job_id=history.job_id,
-            key=None,
-            payload_hash=history.payload_hash,
-            workers=history.workers,
-            status=history.status,
-            purged=history.purged,
-            block=history.block,
-            created_at=history.created_at,
-        )
-        for history in histories.values()
-    )
+    # The events know the purged ones too, and the blocks of all.
+    job_list.restore(_listed(history) for history in view.histories(owner=owner).values())
     jobs = job_list.jobs()
     if progress:
         progress(RebuildProgress(examined=total, total=total, found=len(jobs)))
     return len(jobs)
+
+
+def _listed(history: JobHistory) -> ListedJob:
+    return ListedJob(
+        job_id=history.job_id,
+        key=None,
+        payload_hash=history.payload_hash,
+        workers=history.workers,
+        status=history.status,
+        purged=history.purged,
+        block=history.block,
+        created_at=history.created_at,
+    )
