@@ -5,11 +5,14 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.errors import ConfigError
 from orchestrator.journal import JobState
 from orchestrator.metrics import EventKind
-from orchestrator.models import JobStatus, Outcome, Role, WorkerStatus
+from orchestrator.models import JobStatus, Outcome, Role, Worker, WorkerStatus
+from orchestrator.testing import LocalAccount
 from orchestrator.testing.workers import Behaviour
-from tests.unit.service.world import ADMIN, OPERATOR, OWNER, QUICK, World
+from orchestrator.workers import JobRequest, WorkerClient
+from tests.unit.service.world import ADMIN, OPERATOR, OWNER, QUICK, World, until
 
 
 async def test_job_is_executed_recorded_marked_and_its_result_kept(world: World) -> None:
@@ -264,19 +267,19 @@ async def test_worker_that_the_chain_does_not_trust_is_not_asked(world: World, h
     assert world.status(job_id) is JobStatus.SUBMITTED
 
 
-async def test_worker_without_a_client_is_passed_over(world: World) -> None:
-    from orchestrator.errors import ConfigError  # noqa: PLC0415  # this test's own
-
+async def test_worker_without_a_client_is_passed_over(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = world.add_worker(), world.add_worker()
     job_id = world.submit(first, second)
     honest = world.client
 
-    def client(worker: object) -> object:
-        if getattr(worker, "worker", 0) == first:
+    def client(worker: Worker) -> WorkerClient:
+        if worker.worker == first:
             raise ConfigError("no token for worker 1")
-        return honest(worker)  # type: ignore[arg-type]  # handed on
+        return honest(worker)
 
-    world.client = client  # type: ignore[assignment,method-assign]  # stands in for it
+    monkeypatch.setattr(world, "client", client)
     await world.run()
 
     assert world.codes(job_id) == {"NoClient"}
@@ -290,10 +293,10 @@ async def test_fault_of_ours_in_one_job_does_not_stop_the_others(
     poison, healthy = world.submit(worker), world.submit(worker)
     put_job = world.scripted[0].put_job
 
-    async def broken(request: object) -> bool:
-        if getattr(request, "key").job_id == poison:  # noqa: B009  # untyped on purpose
+    async def broken(request: JobRequest) -> bool:
+        if request.key.job_id == poison:
             raise ZeroDivisionError
-        return await put_job(request)  # type: ignore[arg-type]  # handed on
+        return await put_job(request)
 
     monkeypatch.setattr(world.scripted[0], "put_job", broken)
     await world.run()
@@ -303,13 +306,15 @@ async def test_fault_of_ours_in_one_job_does_not_stop_the_others(
     assert world.codes(poison) == {"InternalError"}
 
 
-async def test_hook_that_fails_does_not_stop_the_work(world: World) -> None:
+async def test_hook_that_fails_does_not_stop_the_work(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job_id = world.submit(world.add_worker())
 
     def hook(_: object) -> None:
         raise ZeroDivisionError
 
-    world.events.append = hook  # type: ignore[method-assign,assignment]  # stands in for it
+    monkeypatch.setattr(world, "hear", hook)
     await world.run()
 
     assert world.status(job_id) is JobStatus.PROCESSED
@@ -322,9 +327,7 @@ async def test_run_ends_when_told_and_leaves_what_a_worker_still_has(world: Worl
 
     with world.journal() as journal:
         running = asyncio.create_task(world.orchestrator(journal).run(stop))
-        async with asyncio.timeout(10):
-            while not world.scripted[0].polls:
-                await asyncio.sleep(0.01)
+        await until(lambda: bool(world.scripted[0].polls))
         stop.set()
         async with asyncio.timeout(5):
             summary = await running
@@ -337,7 +340,6 @@ async def test_run_ends_when_told_and_leaves_what_a_worker_still_has(world: Worl
 
 
 async def test_orchestrator_of_the_owner_marks_without_the_role(world: World) -> None:
-    """An orchestrator that is the owner and no operator marks its own jobs one by one."""
     job_id = world.submit(world.add_worker())
 
     await world.run(account=OWNER)
@@ -346,8 +348,6 @@ async def test_orchestrator_of_the_owner_marks_without_the_role(world: World) ->
 
 
 async def test_without_the_role_a_statement_is_recorded_and_the_owner_marks(world: World) -> None:
-    from orchestrator.testing import LocalAccount  # noqa: PLC0415  # this test's own
-
     job_id = world.submit(world.add_worker())
 
     summary = await world.run(account=LocalAccount.named("stranger"))

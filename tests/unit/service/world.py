@@ -1,5 +1,6 @@
 """A contract on an embedded chain, scripted workers, and an orchestrator between them."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,6 +55,13 @@ QUICK = OrchestratorSettings(
 
 def wall_clock() -> int:
     return time.time_ns() // 1_000_000
+
+
+async def until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
+    """Return once the condition holds; it must, in time."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  # the condition is not one of this loop's
+            await asyncio.sleep(0.005)
 
 
 @dataclass
@@ -168,6 +176,9 @@ class World:
     def heard(self, kind: EventKind) -> list[ServiceEvent]:
         return [event for event in self.events if event.kind is kind]
 
+    def hear(self, event: ServiceEvent) -> None:
+        self.events.append(event)
+
     def client(self, worker: Worker) -> WorkerClient:
         return self.workers[worker.worker]
 
@@ -190,7 +201,7 @@ class World:
             policy=policy,
             settings=settings,
             clock=self.clock,
-            on_event=self.events.append,
+            on_event=self.hear,
             fail_point=fail_point,
         )
 
@@ -209,5 +220,3 @@ class World:
                 journal, settings=settings, policy=policy, account=account, fail_point=fail_point
             )
             return await orchestrator.run_once(seconds)
-
-
