@@ -19,6 +19,7 @@ FOLDER = Path(__file__).parent
 FILE = FOLDER / "ink_codec.json"
 BUNDLE = FOLDER.parents[1] / "orchestrator" / "contract" / "phala_job_processor.contract"
 
+ORIGIN = "made by tests/vectors/generate_ink_codec.py with scalecodec {}"
 HASH_BYTES = 32
 
 Tagged = object
@@ -268,7 +269,7 @@ def document() -> Document:
         topic = str(spec["signature_topic"])[2:]
         events.append({"label": label, "topic": topic, "fields": values, "data": data.hex()})
     return {
-        "origin": f"made by tests/vectors/generate_ink_codec.py with scalecodec {version('scalecodec')}",
+        "origin": ORIGIN.format(version("scalecodec")),
         "messages": messages,
         "results": results,
         "events": events,
