@@ -5,6 +5,8 @@ RUST_VERSION := 1.95.0
 CARGO := rustup run $(RUST_VERSION) cargo
 BIN := .venv/bin
 BUILD_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(or $(PYTHON),python3))
+# Where contract_build keeps its tools: tested and linted from what was compiled there already.
+TOOLS_TARGET := $(CURDIR)/target/contract/canonical-tools
 # The lints that cargo-contract makes hard errors: the release profile has no overflow checks.
 DENIALS := -Dclippy::arithmetic_side_effects -Dclippy::cast_possible_truncation \
 	-Dclippy::cast_possible_wrap -Dclippy::cast_sign_loss
@@ -28,7 +30,7 @@ test: test-rust test-python ## all tests: the contract's, the build tool's, the 
 .PHONY: test-rust
 test-rust: target/rust-is-there ## the tests written in Rust
 	$(CARGO) test --workspace --locked --quiet
-	CARGO_TARGET_DIR=target/contract_build $(CARGO) test --locked --quiet \
+	CARGO_TARGET_DIR=$(TOOLS_TARGET) $(CARGO) test --locked --quiet \
 		--manifest-path contract_build/Cargo.toml --package contract-postprocess
 
 .PHONY: test-python
@@ -51,7 +53,7 @@ lint-rust: target/rust-is-there ## rustfmt, and clippy with the four denials of 
 	$(CARGO) fmt --all --check --manifest-path contract_build/Cargo.toml
 	$(CARGO) clippy --workspace --all-features --locked -- -Dwarnings $(DENIALS)
 	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -Dwarnings
-	CARGO_TARGET_DIR=target/contract_build $(CARGO) clippy --locked --all-targets \
+	CARGO_TARGET_DIR=$(TOOLS_TARGET) $(CARGO) clippy --locked --all-targets \
 		--manifest-path contract_build/Cargo.toml --package contract-postprocess -- -Dwarnings
 
 .PHONY: fmt
@@ -75,6 +77,10 @@ vectors: .venv/installed-dev ## make the test vectors anew; fail when they diffe
 		echo "$$generator"; $(BIN)/python "$$generator" || exit 1; done
 	@git diff --exit-code -- tests/vectors && test -z "$$(git status --porcelain -- tests/vectors)" || \
 		{ echo "the vectors changed: see git status tests/vectors" >&2; exit 1; }
+
+.PHONY: docs
+docs: .venv/installed-dev ## check the documents: links, commands, options, imports, help texts
+	@$(BIN)/python -m pytest tests/docs --quiet
 
 .PHONY: bench
 bench: .venv/installed-dev ## measure; figures as ratios where a machine would matter

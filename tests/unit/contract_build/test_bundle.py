@@ -261,3 +261,26 @@ def test_a_canonical_build_needs_rustup(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("PATH", str(tmp_path))
 
     assert Canonical(root=tmp_path, target=tmp_path).missing() == "rustup is not installed"
+
+
+@pytest.mark.parametrize(("installed", "expected"), [("132.0.0", True), ("131.0.0", False)])
+def test_another_wasm_opt_than_the_pinned_one_is_replaced(
+    tmp_path: Path, installed: str, expected: object
+) -> None:
+    folder = tmp_path / "contract_build"
+    package = folder / "node_modules" / "binaryen" / "package.json"
+    package.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "contract_build" / "package.json", folder)
+    package.write_text(f'{{"version": "{installed}"}}')
+
+    assert Canonical(root=tmp_path, target=tmp_path)._has_pinned_wasm_opt() is expected
+
+
+def test_each_recipe_compiles_with_its_own_flags(tmp_path: Path) -> None:
+    canonical = Canonical(root=tmp_path, target=tmp_path)
+    debian = Debian(root=tmp_path, target=tmp_path)
+
+    assert (canonical.wasm_target, canonical.rustflags) == ("wasm32v1-none", ())
+    assert debian.wasm_target == "wasm32-unknown-unknown"
+    assert "-Ctarget-cpu=mvp" in debian.rustflags
+    assert debian.cargo_flags == ("-Zbuild-std=core,alloc",)
