@@ -143,6 +143,10 @@ def test_webassembly_1_is_accepted(code: bytes) -> None:
             "a global that is not initialised by one integer",
         ),
         (
+            module(MEMORY, CALL, DEPLOY, "(global i32 (f32.const 0))"),
+            "a global that is not initialised by one integer",
+        ),
+        (
             module(MEMORY, CALL, DEPLOY, "(global funcref (ref.null func))"),
             "a value type 0x70",
         ),
