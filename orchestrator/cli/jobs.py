@@ -26,7 +26,7 @@ OWNER = (
     "client",
     "trusted_nodes",
 )
-FETCH = (*OWNER, "results")
+FETCH = (*OWNER, "blob_sources")
 MAX_INPUT_BYTES = 16 << 20
 PANEL = "One's own jobs"
 

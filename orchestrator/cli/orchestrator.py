@@ -1,6 +1,5 @@
 """The orchestrator service: `orchestrator run|once`."""
 
-import asyncio
 import time
 import tomllib
 from pathlib import Path
@@ -48,6 +47,8 @@ REQUEST_BURST = 500
 @command(app, "run", settings=SETTINGS, group="orchestrator")
 def run(session: Session) -> None:
     """Work until it is stopped (Ctrl-C or SIGTERM), and serve sealed results meanwhile."""
+    import asyncio
+
     from orchestrator.http_server import PeerRateLimit, parse_listen, require_free
     from orchestrator.service import service_app
 
@@ -77,6 +78,8 @@ def once(
     ] = "10m",
 ) -> None:
     """Do all that can be done now, and say what it came to."""
+    import asyncio
+
     timeout_ms = parse_duration("timeout", timeout)
     orchestrator, _, _ = _build(session)
     with service_log(), session.output.progress("Working"):

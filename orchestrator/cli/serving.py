@@ -1,6 +1,5 @@
 """What every long-running command does: serve, work, log, and stop cleanly."""
 
-import asyncio
 import contextlib
 import logging
 import sys
@@ -8,6 +7,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    import asyncio
+
     from starlette.types import ASGIApp
 
     from orchestrator.http_server import Listen
@@ -19,7 +20,7 @@ async def serve_role(
     application: "ASGIApp",
     listen: "Listen",
     *,
-    work: Callable[[asyncio.Event], Awaitable[T]],
+    work: "Callable[[asyncio.Event], Awaitable[T]]",
     ready: Callable[[str], None],
 ) -> T:
     """
@@ -27,6 +28,8 @@ async def serve_role(
 
     Raises: what either raised, the server's first.
     """
+    import asyncio
+
     from orchestrator.http_server import serve, stop_on_signal
 
     stop = asyncio.Event()

@@ -161,7 +161,7 @@ class Session:
             secret=self.identity.secret,
             state_dir=self.settings.client,
             trusted_node=self._is_trusted(chain_url),
-            blob_sources=[self._blobs_at(url) for url in self.settings.results],
+            blob_sources=[self._blobs_at(url) for url in self.settings.blob_sources],
             worker_blobs=lambda worker: self._blobs_at(worker.endpoint.decode("utf-8", "replace")),
         )
         self.closing.callback(client.close)

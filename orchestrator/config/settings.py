@@ -85,7 +85,7 @@ class Settings:
             text="Folder with the list of one's own submitted jobs.", example="~/.phala-jobs/client"
         ),
     ] = HOME_FOLDER / "client"
-    results: Annotated[
+    blob_sources: Annotated[
         tuple[str, ...],
         Described(
             text="URLs of orchestrators that serve sealed results; else workers are asked.",

@@ -34,7 +34,7 @@ def small() -> typer.Typer:
     """An app of one command that does what the test asks for."""
     small = typer.Typer()
 
-    @command(small, "do", settings=("chain", "results", "keys_unencrypted"), group="small")
+    @command(small, "do", settings=("chain", "blob_sources", "keys_unencrypted"), group="small")
     def do(
         session: Session,
         what: str,
@@ -51,7 +51,7 @@ def small() -> typer.Typer:
             session.output.result(
                 {
                     "chain": settings.chain,
-                    "results": to_json(settings.results),
+                    "blob_sources": to_json(settings.blob_sources),
                     "keys_unencrypted": settings.keys_unencrypted,
                     "often": often,
                     "origin": str(session.loaded.origins["chain"]),
@@ -117,14 +117,23 @@ def test_settings_come_from_options_and_variables(
 ) -> None:
     monkeypatch.setenv("PHALA_JOBS_SMALL_DO_OFTEN", "3")
     monkeypatch.setenv("PHALA_JOBS_CHAIN", "from-environment")
-    words = ("do", "settings", "--results", "a,b", "--results", "c", "--keys-unencrypted", "--json")
+    words = (
+        "do",
+        "settings",
+        "--blob-sources",
+        "a,b",
+        "--blob-sources",
+        "c",
+        "--keys-unencrypted",
+        "--json",
+    )
 
     code, stdout, stderr = _invoke(small, *words)
 
     assert (code, stderr) == (0, "")
     assert json.loads(stdout) == {
         "chain": "from-environment",
-        "results": ["a", "b", "c"],
+        "blob_sources": ["a", "b", "c"],
         "keys_unencrypted": True,
         "often": 3,
         "origin": "environment PHALA_JOBS_CHAIN",

@@ -265,7 +265,7 @@ def test_a_result_comes_from_its_worker_when_no_orchestrator_has_it(
         closed.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
 
-        ran = run("result", 1, "--results", nobody, "--json")
+        ran = run("result", 1, "--blob-sources", nobody, "--json")
 
     document = ran.document
     assert ran.exit_code == 0, ran.stderr
@@ -280,7 +280,7 @@ def test_a_result_comes_from_the_orchestrator_when_its_worker_is_gone(
     with blob_server(dict(owner.blobs)) as url:
         owner.blobs.clear()
 
-        ran = run("result", 1, "--results", url)
+        ran = run("result", 1, "--blob-sources", url)
 
     assert ran.exit_code == 0, ran.stderr
     assert ran.stdout_bytes == b"\x00\xffsecret input"

@@ -71,12 +71,12 @@ def test_a_section_of_the_file_holds_the_settings_of_its_role(tmp_path: Path) ->
 
 
 def test_a_list_in_a_variable_is_written_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PHALA_JOBS_RESULTS", "http://a, http://b,")
+    monkeypatch.setenv("PHALA_JOBS_BLOB_SOURCES", "http://a, http://b,")
     monkeypatch.setenv("PHALA_JOBS_ORCHESTRATOR_WORKERS", "3,4")
 
     settings = load_settings().settings
 
-    assert settings.results == ("http://a", "http://b")
+    assert settings.blob_sources == ("http://a", "http://b")
     assert settings.orchestrator_workers == (3, 4)
 
 
