@@ -25,6 +25,9 @@ pub mod recording;
 pub mod types;
 pub mod workers;
 
+#[cfg(test)]
+mod tests;
+
 pub use crate::phala_job_processor::{PhalaJobProcessor, PhalaJobProcessorRef};
 
 /// The contract: storage and thin messages.
