@@ -46,7 +46,8 @@ class Sandbox:
         if not sys.platform.startswith("linux"):
             raise ConfigError(f"tasks run on Linux alone, this is {sys.platform}")
         self._references = find_tasks() if references is None else dict(references)
-        self._folder = folder
+        # Children have a current folder of their own, where a relative path means another place.
+        self._folder = folder.absolute()
         self._environment = dict(environment or {})
         self._lock = threading.Lock()
         _empty(folder)

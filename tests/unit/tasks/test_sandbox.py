@@ -303,6 +303,27 @@ def test_without_a_folder_for_the_job_the_host_is_to_blame(tmp_path: Path) -> No
         made.close()
 
 
+def test_a_child_that_can_not_be_shut_in_is_the_hosts_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = Sandbox({"echo": "orchestrator.tasks.echo:echo"}, folder=tmp_path / "jobs")
+    monkeypatch.setattr("tempfile.mkdtemp", lambda **_: str(tmp_path / "gone"))
+    try:
+        with pytest.raises(TaskHostError, match="killed by signal 9"):
+            sandbox.run(TaskInput(task="echo", input=b"data"))
+    finally:
+        sandbox.close()
+
+
+def test_the_folder_may_be_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sandbox = Sandbox({"echo": "orchestrator.tasks.echo:echo"}, folder=Path("jobs"))
+    try:
+        assert sandbox.run(TaskInput(task="echo", input=b"data")).output == b"data"
+    finally:
+        sandbox.close()
+
+
 def test_what_a_killed_worker_left_in_the_folder_goes(tmp_path: Path) -> None:
     (tmp_path / "jobs" / "job-old").mkdir(parents=True)
     (tmp_path / "jobs" / "job-old" / "plaintext").write_text("x")
