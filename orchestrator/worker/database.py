@@ -152,12 +152,12 @@ class Database:
                 for change, future in writes:
                     try:
                         with _savepoint(self._writer):
-                            answers.append((future, change(self._writer)))
+                            answer = change(self._writer)
                     except Exception as error:  # noqa: BLE001 - whoever asked gets it
                         future.set_exception(error)
+                    else:
+                        answers.append((future, answer))
         except sqlite3.Error as error:
-            for future, _ in answers:
-                future.set_exception(error)
             for _, future in writes:
                 if not future.done():
                     future.set_exception(error)

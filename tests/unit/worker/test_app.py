@@ -68,9 +68,7 @@ def verified(job: WorkerJob, key: JobKey) -> Completion:
         measurement=MEASUREMENT,
     )
     proof = job.completion.attestation_proof
-    verify_signature(
-        job.completion.tee_worker_pubkey, proof.signature, statement_digest(statement)
-    )
+    verify_signature(job.completion.tee_worker_pubkey, proof.signature, statement_digest(statement))
     return job.completion
 
 
@@ -165,13 +163,13 @@ async def test_without_a_chain_a_header_unlike_the_head_is_422(world: World, fie
     assert "head: not that of the envelope" in words
 
 
-@pytest.mark.parametrize("point", [bytes(32), b"\x01" + bytes(31), b"\xec" + b"\xff" * 30 + b"\x7f"])
+@pytest.mark.parametrize(
+    "point", [bytes(32), b"\x01" + bytes(31), b"\xec" + b"\xff" * 30 + b"\x7f"]
+)
 async def test_a_reply_key_that_hides_nothing_is_422(world: World, point: bytes) -> None:
     request = world.request(world.seal(b"hello"), envelope=b"no envelope at all")
 
-    words = await refusal(
-        world, replace(request, head=replace(request.head, public_key=point))
-    )
+    words = await refusal(world, replace(request, head=replace(request.head, public_key=point)))
 
     assert "head.public_key" in words
 
@@ -365,21 +363,21 @@ async def test_a_malformed_field_is_named(world: World) -> None:
 
 
 MALFORMED: list[tuple[str, object, str]] = [
-        ("head.owner", "AA==", "body.head.owner: 1 bytes, must be 32"),
-        ("head.owner", "!", "body.head.owner: must be base64"),
-        ("head.owner", 5, "body.head.owner: must be base64"),
-        ("head.public_key", None, "body.head.public_key: must be base64"),
-        ("head.recipients", [], "body.head.recipients: must not be empty"),
-        ("head.recipients", ["AA=="] * 5, "body.head.recipients: must be a list of at most 4"),
-        ("head.recipients", ["AA=="], "body.head.recipients: 1 bytes"),
-        ("head.created_at", -1, "body.head.created_at: must be a whole number"),
-        ("head.created_at", True, "body.head.created_at: must be a whole number"),
-        ("head.deadline", 1 << 64, "body.head.deadline: must be a whole number"),
-        ("head.deadline", 1.5, "body.head.deadline: must be a whole number"),
-        ("head.colour", 1, "body.head: unknown field 'colour'"),
-        ("colour", 1, "body: unknown field 'colour'"),
-        ("head", [], "body.head: must be an object"),
-        ("envelope", 7, "body.envelope: must be base64"),
+    ("head.owner", "AA==", "body.head.owner: 1 bytes, must be 32"),
+    ("head.owner", "!", "body.head.owner: must be base64"),
+    ("head.owner", 5, "body.head.owner: must be base64"),
+    ("head.public_key", None, "body.head.public_key: must be base64"),
+    ("head.recipients", [], "body.head.recipients: must not be empty"),
+    ("head.recipients", ["AA=="] * 5, "body.head.recipients: must be a list of at most 4"),
+    ("head.recipients", ["AA=="], "body.head.recipients: 1 bytes"),
+    ("head.created_at", -1, "body.head.created_at: must be a whole number"),
+    ("head.created_at", True, "body.head.created_at: must be a whole number"),
+    ("head.deadline", 1 << 64, "body.head.deadline: must be a whole number"),
+    ("head.deadline", 1.5, "body.head.deadline: must be a whole number"),
+    ("head.colour", 1, "body.head: unknown field 'colour'"),
+    ("colour", 1, "body: unknown field 'colour'"),
+    ("head", [], "body.head: must be an object"),
+    ("envelope", 7, "body.envelope: must be base64"),
 ]
 
 
@@ -398,19 +396,19 @@ HASH = "ab" * 32
 
 
 PATHS = [
-        f"/v1/jobs/0x{HASH}/{HASH}/1/{HASH}",
-        f"/v1/jobs/{HASH.upper()}/{HASH}/1/{HASH}",
-        f"/v1/jobs/{HASH}/{HASH[:-1]}/1/{HASH}",
-        f"/v1/jobs/{HASH}/{HASH}/01/{HASH}",
-        f"/v1/jobs/{HASH}/{HASH}/-1/{HASH}",
-        f"/v1/jobs/{HASH}/{HASH}/{1 << 128}/{HASH}",
-        f"/v1/jobs/{HASH}/{HASH}/x/{HASH}",
-        f"/v1/jobs/{HASH}/{HASH}/1/{HASH}g",
-        f"/v1/jobs/{HASH}/{HASH}/1/{HASH}?wait=-1",
-        f"/v1/jobs/{HASH}/{HASH}/1/{HASH}?wait=nan",
-        f"/v1/jobs/{HASH}/{HASH}/1/{HASH}?wait=soon",
-        f"/v1/jobs/{HASH}/{HASH}/1/{HASH}?wait=inf",
-        f"/v1/blobs/{HASH}00",
+    f"/v1/jobs/0x{HASH}/{HASH}/1/{HASH}",
+    f"/v1/jobs/{HASH.upper()}/{HASH}/1/{HASH}",
+    f"/v1/jobs/{HASH}/{HASH[:-1]}/1/{HASH}",
+    f"/v1/jobs/{HASH}/{HASH}/01/{HASH}",
+    f"/v1/jobs/{HASH}/{HASH}/-1/{HASH}",
+    f"/v1/jobs/{HASH}/{HASH}/{1 << 128}/{HASH}",
+    f"/v1/jobs/{HASH}/{HASH}/x/{HASH}",
+    f"/v1/jobs/{HASH}/{HASH}/1/{HASH}g",
+    f"/v1/jobs/{HASH}/{HASH}/1/{HASH}?wait=-1",
+    f"/v1/jobs/{HASH}/{HASH}/1/{HASH}?wait=nan",
+    f"/v1/jobs/{HASH}/{HASH}/1/{HASH}?wait=soon",
+    f"/v1/jobs/{HASH}/{HASH}/1/{HASH}?wait=inf",
+    f"/v1/blobs/{HASH}00",
 ]
 
 

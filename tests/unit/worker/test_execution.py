@@ -236,9 +236,7 @@ async def test_a_full_disk_is_never_signed_and_the_job_is_done_once_there_is_roo
 ) -> None:
     add, calls = OutcomeStore.add, []
 
-    def fail_twice(
-        store: OutcomeStore, outcome: StoredOutcome, envelope: bytes
-    ) -> StoredOutcome:
+    def fail_twice(store: OutcomeStore, outcome: StoredOutcome, envelope: bytes) -> StoredOutcome:
         calls.append(outcome)
         if len(calls) < 3:
             raise BlobUnavailableError("database or disk is full")

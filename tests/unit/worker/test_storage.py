@@ -1,0 +1,291 @@
+"""The worker's database: one outcome per job, durable, and clear about what it is."""
+
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.encoding import blake2_256
+from orchestrator.errors import (
+    BlobUnavailableError,
+    ConfigError,
+    DigestMismatchError,
+)
+from orchestrator.models import Outcome
+from orchestrator.testing import FixedClock
+from orchestrator.worker.database import Database
+from orchestrator.worker.outcomes import OutcomeStore, StoredOutcome, WorkerBlobs
+from orchestrator.workers import JobKey
+
+KEY = JobKey(genesis=b"g" * 32, contract=b"c" * 32, job_id=(1 << 128) - 1, payload_hash=b"p" * 32)
+OUTCOME = StoredOutcome(
+    key=KEY,
+    outcome=Outcome.COMPLETED,
+    result_hash=blake2_256(b"sealed"),
+    result_length=6,
+    units=3,
+    measurement=b"m" * 32,
+    started_at=1,
+    finished_at=2,
+    deadline=100,
+)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    made = Database(tmp_path / "worker.db")
+    yield made
+    made.close()
+
+
+def test_an_outcome_is_there_after_the_file_is_opened_again(tmp_path: Path) -> None:
+    first = Database(tmp_path / "worker.db")
+    assert OutcomeStore(first).add(OUTCOME, b"sealed") == OUTCOME
+    first.close()
+
+    again = Database(tmp_path / "worker.db")
+
+    assert OutcomeStore(again).find(KEY) == OUTCOME
+    blobs = WorkerBlobs(again, max_bytes=1, clock_ms=FixedClock())
+    assert blobs.get(OUTCOME.result_hash, max_bytes=6) == b"sealed"
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"outcome": Outcome.FAILED},
+        {"result_hash": b"r" * 32},
+        {"units": 4},
+        {"started_at": 0},
+        {"finished_at": 9},
+        {"measurement": b"n" * 32},
+    ],
+)
+def test_the_first_outcome_of_a_job_is_the_only_one(
+    database: Database, changes: dict[str, object]
+) -> None:
+    store = OutcomeStore(database)
+    store.add(OUTCOME, b"sealed")
+
+    assert store.add(replace(OUTCOME, **changes), b"other") == OUTCOME  # type: ignore[arg-type]  # fields by name
+
+    assert store.find(KEY) == OUTCOME
+    assert WorkerBlobs(database, max_bytes=1, clock_ms=FixedClock()).has(OUTCOME.result_hash)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"genesis": bytes(32)},
+        {"contract": bytes(32)},
+        {"job_id": 1},
+        {"payload_hash": bytes(32)},
+    ],
+)
+def test_every_part_of_the_key_makes_it_another_job(
+    database: Database, changes: dict[str, object]
+) -> None:
+    store = OutcomeStore(database)
+    store.add(OUTCOME, b"sealed")
+    other = replace(KEY, **changes)  # type: ignore[arg-type]  # fields by name
+
+    assert store.find(other) is None
+    second = replace(OUTCOME, key=other, units=9)
+    assert store.add(second, b"sealed") == second
+
+
+def test_with_a_chain_old_outcomes_go(database: Database) -> None:
+    store = OutcomeStore(database)
+    store.add(OUTCOME, b"sealed")
+
+    store.prune(deadline_before=100, uploaded_before=0, keep_outcomes=False)
+    assert store.find(KEY) == OUTCOME
+    store.prune(deadline_before=101, uploaded_before=0, keep_outcomes=False)
+
+    assert store.find(KEY) is None
+
+
+def test_the_measurement_asked_for_last_is_kept(database: Database) -> None:
+    store = OutcomeStore(database)
+    assert store.measurement(b"g", b"c") is None
+
+    store.set_measurement(b"g", b"c", b"one")
+    store.set_measurement(b"g", b"c", b"two")
+    store.set_measurement(b"g", b"d", b"three")
+
+    assert store.measurement(b"g", b"c") == b"two"
+
+
+def test_many_threads_write_and_each_gets_its_own_answer(database: Database) -> None:
+    store = OutcomeStore(database)
+    answers: dict[int, StoredOutcome] = {}
+
+    def write(number: int) -> None:
+        key = replace(KEY, job_id=number % 20)
+        answers[number] = store.add(replace(OUTCOME, key=key, units=number), b"sealed")
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    for number, answer in answers.items():
+        assert answer == store.find(replace(KEY, job_id=number % 20))
+        assert answer.units % 20 == number % 20
+
+
+def test_a_change_that_fails_is_undone_alone(database: Database) -> None:
+    started = threading.Event()
+    go_on = threading.Event()
+
+    def hold(_: sqlite3.Connection) -> None:
+        started.set()
+        assert go_on.wait(10)
+
+    def fail(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO measurements VALUES (x'01', x'01', x'01')")
+        raise RuntimeError("as told")
+
+    def succeed(connection: sqlite3.Connection) -> str:
+        connection.execute("INSERT INTO measurements VALUES (x'02', x'02', x'02')")
+        return "done"
+
+    results: list[object] = []
+
+    def try_write(change: object) -> None:
+        try:
+            results.append(database.write(change))  # type: ignore[arg-type,func-returns-value]  # either of the two
+        except RuntimeError as error:
+            results.append(str(error))
+
+    threads = [threading.Thread(target=try_write, args=(change,)) for change in (hold,)]
+    threads[0].start()
+    assert started.wait(10)
+    # These two come in while the first is being written, so they are committed together.
+    for change in (fail, succeed):
+        threads.append(threading.Thread(target=try_write, args=(change,)))
+        threads[-1].start()
+    go_on.set()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(map(str, results)) == ["None", "as told", "done"]
+    store = OutcomeStore(database)
+    assert store.measurement(b"\1", b"\1") is None
+    assert store.measurement(b"\2", b"\2") == b"\2"
+
+
+def test_a_write_that_can_not_be_made_is_no_write(tmp_path: Path) -> None:
+    """The limit stands for a full disk: the commit itself fails."""
+    script = f"""
+import resource, signal
+from pathlib import Path
+from orchestrator.errors import BlobUnavailableError
+from orchestrator.worker.database import Database
+from orchestrator.worker.outcomes import OutcomeStore
+from tests.unit.worker.test_storage import OUTCOME, KEY
+database = Database(Path({str(tmp_path)!r}) / "worker.db")
+store = OutcomeStore(database)
+size = sum(path.stat().st_size for path in Path({str(tmp_path)!r}).iterdir())
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20_000, resource.RLIM_INFINITY))
+try:
+    store.add(OUTCOME, bytes(1 << 20))
+except BlobUnavailableError as error:
+    print("refused", "worker.db" in str(error))
+print(store.find(KEY))
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(store.add(OUTCOME, b"sealed") == OUTCOME)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parents[3],
+        env={**os.environ, "PYTHONPATH": "."},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stdout.split("\n")[:3] == ["refused True", "None", "True"], done.stderr
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def test_an_outcome_that_is_not_there_after_writing_is_not_signed(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.worker.outcomes._find", lambda *_: None)
+
+    with pytest.raises(BlobUnavailableError):
+        OutcomeStore(database).add(OUTCOME, b"sealed")
+
+
+def test_a_commit_that_fails_fails_all_that_were_in_it(database: Database) -> None:
+    def break_it(connection: sqlite3.Connection) -> None:
+        # Ends the transaction under the one who wanted to commit it.
+        connection.execute("COMMIT")
+
+    with pytest.raises(BlobUnavailableError):
+        database.write(break_it)
+
+    assert database.write(lambda _: "goes on") == "goes on"
+
+
+def test_reading_a_table_that_is_gone_is_a_store_out_of_reach(database: Database) -> None:
+    with pytest.raises(BlobUnavailableError, match=r"worker\.db"):
+        database.read(lambda connection: connection.execute("SELECT 1 FROM nothing"))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda path: path.write_bytes(b"not a database, but longer than a header " * 100),
+            "not a",
+        ),
+        (lambda path: _execute(path, "CREATE TABLE other (x)"), "not the database of a worker"),
+        (lambda path: _execute(path, "PRAGMA application_id = 7"), "not the database of a worker"),
+    ],
+    ids=["no_database", "other_tables", "other_program"],
+)
+def test_a_file_of_something_else_is_refused_and_left_alone(
+    tmp_path: Path, make: object, words: str
+) -> None:
+    path = tmp_path / "worker.db"
+    make(path)  # type: ignore[operator]  # a function of a path
+
+    with pytest.raises(ConfigError, match=words):
+        Database(path)
+
+
+def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "worker.db"
+    Database(path).close()
+    _execute(path, "PRAGMA user_version = 2")
+
+    with pytest.raises(ConfigError, match="version 2, not 1"):
+        Database(path)
+
+
+def test_damaged_bytes_are_never_given_out(database: Database) -> None:
+    blobs = WorkerBlobs(database, max_bytes=100, clock_ms=FixedClock())
+    digest = blobs.put(b"bytes")
+    database.write(lambda connection: connection.execute("UPDATE uploads SET data = x'00'"))
+
+    with pytest.raises(DigestMismatchError):
+        blobs.get(digest, max_bytes=100)
+
+
+def _execute(path: Path, text: str) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute(text)
+    connection.commit()
+    connection.close()
