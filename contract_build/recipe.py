@@ -9,6 +9,7 @@ machine; the crate `wasm-opt` would spend nine minutes of two cores compiling th
 library's sources and Debian's binaryen. It makes other bytes with the same meaning.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -163,6 +164,16 @@ class Canonical(Recipe):
     def _wasm_opt_script(self) -> Path:
         return self.root / "contract_build/node_modules/binaryen/bin/wasm-opt"
 
+    def _has_pinned_wasm_opt(self) -> bool:
+        folder = self.root / "contract_build"
+        try:
+            wanted = json.loads((folder / "package.json").read_text(encoding="utf-8"))
+            installed = folder / "node_modules/binaryen/package.json"
+            found = json.loads(installed.read_text(encoding="utf-8"))
+        except OSError:
+            return False
+        return bool(found["version"] == wanted["devDependencies"]["binaryen"])
+
     def versions(self) -> dict[str, str]:
         env = self.environment()
         system_root = Path(_first_line_of(["rustc", "--print", "sysroot"], env))
@@ -185,7 +196,7 @@ class Canonical(Recipe):
                 _run(["rustup", "toolchain", "install", RUST_VERSION, *minimal], cwd=self.root)
             target = ("target", "add", "--toolchain", RUST_VERSION, self.wasm_target)
             _run(["rustup", *target], cwd=self.root)
-            if not self._wasm_opt_script().exists():
+            if not self._has_pinned_wasm_opt():
                 quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
                 _run(["npm", "ci", *quiet], cwd=self.root / "contract_build")
         except RecipeError as error:
