@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NO_TEE = "development worker, no TEE"
-MAX_LINES = 24  # what a terminal shows at once
 
 
 class Pages:
@@ -60,7 +59,7 @@ class Pages:
             self._console.print(table)
 
 
-def excerpt(data: bytes, length: int = 24) -> str:
+def excerpt(data: bytes, length: int = 20) -> str:
     """The beginning of *data* in hex."""
     return data[:length].hex(" ", 4) + (" ..." if len(data) > length else "")
 

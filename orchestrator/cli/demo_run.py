@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 TASK = "onnx"
 WAIT_SECONDS = 40.0
 COMMAND_SECONDS = 30.0
-DETAIL_CHARACTERS = 60
+DETAIL_CHARACTERS = 44
 TTL_MS = 600_000
 # Longer than everything else: the first worker is killed while it holds the job.
 HOLD = "120s"
@@ -146,8 +146,8 @@ class Run:
             {
                 "process": orchestrator.process.pid,
                 "serves sealed results at": orchestrator.text("listening"),
-                "may": "hand jobs to workers, record what they sign, mark jobs processed",
-                "may not": "open a payload or a result: it has no key for that",
+                "may": "hand jobs to workers, record what they sign, and mark",
+                "may not": "open a payload or a result: it has no key",
             }
         )
         return orchestrator
@@ -159,7 +159,7 @@ class Run:
         workers: Sequence[RegisteredWorker],
         patients: Patients,
     ) -> JobId:
-        self.pages.step("Real patients, sealed to both workers and submitted")
+        self.pages.step("Real patients, sealed to both and submitted")
         parameters: dict[str, object] = {"model": MODEL, "model_hash": patients.model_hash.hex()}
         job_id = client.submit(
             TaskInput(task=TASK, input=patients.table, parameters=parameters),
@@ -184,7 +184,7 @@ class Run:
         return job_id
 
     def _kill(self, stage: Stage, worker: RegisteredWorker, job_id: JobId) -> None:
-        self.pages.step("The first worker is killed while it runs the job")
+        self.pages.step("The first worker is killed during the job")
         key = JobKey(
             genesis=stage.chain.genesis_hash,
             contract=stage.contract,
@@ -210,7 +210,7 @@ class Run:
         workers: Sequence[RegisteredWorker],
         job_id: JobId,
     ) -> Job:
-        self.pages.step("The other worker executes it, the contract verifies and records")
+        self.pages.step("The other one does it; contract verifies it")
         try:
             ended = client.wait(job_id, timeout_seconds=WAIT_SECONDS)
         except WaitTimeoutError as error:
@@ -241,7 +241,7 @@ class Run:
         return job
 
     def _show_result(self, result: "Result", patients: Patients) -> None:
-        self.pages.step("The owner opens the result; the true diagnosis beside it")
+        self.pages.step("The owner opens the result, truth beside it")
         rows = predictions(result.output)
         self.summary.check(
             "there is a prediction for every patient", len(rows) == len(patients.diagnoses)
@@ -283,8 +283,8 @@ class Run:
                 ("", f"result hash {short(result.completion.result_hash)}, worker, times, sizes"),
                 ("the orchestrator", f"result {excerpt(result.envelope)}"),
                 ("worker 1", "the plaintext, in memory; killed before it signed anything"),
-                ("worker 2", "the plaintext, in memory, while it ran. In a TEE nobody else could"),
-                ("", "look; this is a development worker, no TEE: its host could have"),
+                ("worker 2", "the plaintext, in memory, while it ran; in a TEE it alone."),
+                ("", "This is a development worker, no TEE: its host could look."),
                 ("the owner", patients.table.splitlines()[1].decode()[:48] + "..."),
                 ("", result.output[:60].decode("utf-8", "replace") + "..."),
             ),
@@ -297,7 +297,7 @@ class Run:
     def _verify_offline(
         self, stage: Stage, worker: RegisteredWorker, job_id: JobId, result: "Result"
     ) -> None:
-        self.pages.step("Anybody can verify the finished job, without chain or network")
+        self.pages.step("Anybody can verify it, without any chain")
         file = _attestation_file(stage, job_id, result)
         good, bad = self.folder / "attestation.json", self.folder / "tampered.json"
         sealed = self.folder / "result.sealed"
@@ -310,8 +310,7 @@ class Run:
         self.summary.check("verify accepts the finished job offline", accepted.returncode == 0)
         self.summary.check("verify refuses a tampered copy", refused.returncode == 1)
         self.pages.say(
-            f"$ phala-jobs verify attestation.json --accept-key {key[:12]}..."
-            " --result result.sealed"
+            f"$ phala-jobs verify attestation.json --accept-key {key[:8]}... --result result.sealed"
         )
         checks = json.loads(accepted.stdout).get("checks", [])
         self.pages.table(
@@ -323,7 +322,7 @@ class Run:
         )
         self.pages.say(f"  {accepted.stderr.strip()} (exit code {accepted.returncode})")
         self.pages.say("$ phala-jobs verify tampered.json      # with another result hash")
-        self.pages.say(f"  {refused.stderr.strip()[:160]} (exit code {refused.returncode})")
+        self.pages.say(f"  {_shortened(refused.stderr.strip())} (exit code {refused.returncode})")
         self.pages.say(f"Worker {worker.worker} is a {NO_TEE}: what is proven is its key, no more.")
 
     def _run_verify(self, path: Path, key: str, sealed: Path) -> subprocess.CompletedProcess[str]:

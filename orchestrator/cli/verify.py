@@ -16,8 +16,8 @@ from orchestrator.cli.values import read_input
 from orchestrator.errors import InputError, RefusedError
 
 if TYPE_CHECKING:
-    from orchestrator.attestation import AttestationFile, Check
-    from orchestrator.models import JobId, PublicKey
+    from orchestrator.attestation import AttestationFile, Check, CheckOutcome
+    from orchestrator.models import PublicKey
 
 MAX_FILE_BYTES = 1 << 20
 MAX_RESULT_BYTES = 20 << 20
@@ -38,15 +38,22 @@ def verify(
     result: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The sealed result, to be compared too.")
     ] = None,
+    against_chain: Annotated[
+        bool,
+        typer.Option("--against-chain", help="Compare an attestation file with the chain too."),
+    ] = False,
 ) -> None:
     """Check that a worker signed a job's result: offline from a file, or against the chain."""
     keys = None if not accept_key else [parse_public_key(text) for text in accept_key]
     sealed = None if result is None else read_input("result", result, max_bytes=MAX_RESULT_BYTES)
     if target.isdecimal() and not Path(target).exists():
-        file, checks = _from_chain(session, int(target), keys, sealed)
+        file = attestation_of(session, int(target))
+        keys = [file.worker.signing_key] if keys is None else keys
+        is_on_chain = True
     else:
-        file, checks = _offline(Path(target), keys, sealed)
-    _report(session, file, checks)
+        file = _load(Path(target))
+        is_on_chain = against_chain
+    _report(session, file, _checks(session, file, keys, sealed, is_on_chain=is_on_chain))
 
 
 def declare(app: typer.Typer) -> None:
@@ -68,33 +75,62 @@ def parse_public_key(text: str) -> "PublicKey":
         ) from None
 
 
-def _offline(
-    path: Path, keys: "Sequence[PublicKey] | None", sealed: bytes | None
-) -> "tuple[AttestationFile, list[Check]]":
-    from orchestrator.attestation import load_attestation_file, verify_attestation_file
+def _load(path: Path) -> "AttestationFile":
+    from orchestrator.attestation import load_attestation_file
 
-    file = load_attestation_file(read_input("file", path, max_bytes=MAX_FILE_BYTES))
-    return file, verify_attestation_file(file, accepted_keys=keys, result=sealed)
+    return load_attestation_file(read_input("file", path, max_bytes=MAX_FILE_BYTES))
 
 
-def _from_chain(
-    session: Session, job_id: "JobId", keys: "Sequence[PublicKey] | None", sealed: bytes | None
-) -> "tuple[AttestationFile, list[Check]]":
-    """The offline checks on what the chain has; the contract's word on today in the last one."""
-    from orchestrator.attestation import CheckOutcome, verify_attestation_file
+def _checks(
+    session: Session,
+    file: "AttestationFile",
+    keys: "Sequence[PublicKey] | None",
+    sealed: bytes | None,
+    *,
+    is_on_chain: bool,
+) -> "list[Check]":
+    """The checks that need no chain, and with one those that do."""
+    from orchestrator.attestation import verify_attestation_file
+
+    checks = verify_attestation_file(file, accepted_keys=keys, result=sealed)
+    if not is_on_chain:
+        return checks
+    answers = dict([_compare_facts(session, file), _ask_today(session, file)])
+    return [
+        replace(check, outcome=answers[check.name][0], detail=answers[check.name][1])
+        if check.name in answers
+        else check
+        for check in checks
+    ]
+
+
+def _compare_facts(
+    session: Session, file: "AttestationFile"
+) -> "tuple[str, tuple[CheckOutcome, str]]":
+    """Whether the chain has recorded the same about the same job; its status may have moved on."""
+    from orchestrator.attestation import CheckOutcome
+
+    recorded = attestation_of(session, file.job.job_id)
+    same_worker = replace(
+        recorded.worker,
+        valid_until=file.worker.valid_until,
+        evidence_hash=file.worker.evidence_hash,
+    )  # both change when a worker is renewed
+    same_job = replace(recorded.job, status=file.job.status, processed_at=file.job.processed_at)
+    if file == replace(recorded, worker=same_worker, job=same_job):
+        return "facts on the chain", (CheckOutcome.PASSED, "as the contract has recorded them")
+    return "facts on the chain", (CheckOutcome.FAILED, "the contract has recorded others")
+
+
+def _ask_today(session: Session, file: "AttestationFile") -> "tuple[str, tuple[CheckOutcome, str]]":
+    """What the contract says of the attestation today."""
+    from orchestrator.attestation import CheckOutcome
     from orchestrator.models import AttestationStatus
 
-    file = attestation_of(session, job_id)
-    registered = [file.worker.signing_key] if keys is None else keys
-    checks = verify_attestation_file(file, accepted_keys=registered, result=sealed)
-    status = session.chain.read(session.processor.attestation_status(job_id))
+    status = session.chain.read(session.processor.attestation_status(file.job.job_id))
     is_valid = status is AttestationStatus.VALID
-    today = replace(
-        checks[-1],
-        outcome=CheckOutcome.PASSED if is_valid else CheckOutcome.FAILED,
-        detail=f"the contract says {status.value}",
-    )
-    return file, [*checks[:-1], today]
+    outcome = CheckOutcome.PASSED if is_valid else CheckOutcome.FAILED
+    return "trusted today", (outcome, f"the contract says {status.value}")
 
 
 def _report(session: Session, file: "AttestationFile", checks: "Sequence[Check]") -> None:

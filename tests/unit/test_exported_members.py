@@ -11,9 +11,7 @@ import orchestrator
 
 
 def test_the_public_names_are_few_sorted_and_there() -> None:
-    assert orchestrator.__all__ == sorted(
-        orchestrator.__all__, key=lambda name: (not name[0].isupper(), name)
-    )
+    assert orchestrator.__all__ == sorted(orchestrator.__all__)
     assert len(orchestrator.__all__) == len(set(orchestrator.__all__)) <= 12
     assert set(orchestrator._HOMES) == set(orchestrator.__all__)
     for name in orchestrator.__all__:

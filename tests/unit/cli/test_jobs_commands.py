@@ -408,6 +408,27 @@ class TestVerify:
         suspended = AttestationStatus.WORKER_SUSPENDED.value
         assert f"the contract says {suspended}" in after.document["message"]
 
+    def test_a_file_is_compared_with_the_chain_when_asked_for(
+        self, run: Run, finished: Path
+    ) -> None:
+        document = json.loads(finished.read_text())
+        true = run("verify", finished, "--against-chain", "--json")
+        for path, value in _leaves(document):
+            if path[-1] == "created_at":
+                _set(document, path, int(str(value)) + 1)
+        finished.write_text(json.dumps(document))
+        offline = run("verify", finished, "--json")
+        changed = run("verify", finished, "--against-chain", "--json")
+
+        outcomes = {check["check"]: check["outcome"] for check in true.document["checks"]}
+        assert true.exit_code == 0, true.stderr
+        assert outcomes["facts on the chain"] == "passed"
+        assert outcomes["trusted today"] == "passed"
+        assert offline.exit_code == 0, "no signature covers when the job was submitted"
+        assert changed.exit_code == 1
+        message = changed.document["message"]
+        assert message == "NotVerified: facts on the chain: the contract has recorded others"
+
     def test_a_job_without_attestation_is_refused(
         self, run: Run, owner: World, data: Path, tmp_path: Path
     ) -> None:
@@ -441,13 +462,18 @@ def _is_hex(value: object) -> bool:
 
 
 def _change(document: dict[str, object], path: tuple[str, ...]) -> None:
+    text = dict(_leaves(document))[path]
+    assert isinstance(text, str)
+    _set(document, path, text[:-1] + ("0" if text[-1] != "0" else "1"))
+
+
+def _set(document: dict[str, object], path: tuple[str, ...], value: object) -> None:
     place: object = document
     for name in path[:-1]:
         assert isinstance(place, dict)
         place = place[name]
     assert isinstance(place, dict)
-    text = place[path[-1]]
-    place[path[-1]] = text[:-1] + ("0" if text[-1] != "0" else "1")
+    place[path[-1]] = value
 
 
 def test_a_submission_signs_with_the_owner_s_account_alone(
