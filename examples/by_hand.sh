@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# One job by hand, in a new folder: `bash examples/by_hand.sh` with phala-jobs on the path.
+# Development only: keys without a passphrase, an embedded chain, a worker without a TEE.
+set -euo pipefail
+cd "$(mktemp -d)"
+export PHALA_JOBS_KEYS=keys PHALA_JOBS_KEYS_UNENCRYPTED=true PHALA_JOBS_CHAIN=local:chain.db
+trap 'kill $(jobs -p); wait' EXIT
+field() { sed -n "s/.*\"$1\": \"\(.*\)\".*/\1/p"; }
+until_listening() { until (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; do sleep 0.1; done; }
+
+# Three accounts. The deployer is admin; here it is the registrar too.
+admin=$(phala-jobs keys new admin --phrase-file admin.phrase --json | field account)
+operator=$(phala-jobs keys new operator --phrase-file operator.phrase --json | field account)
+owner=$(phala-jobs keys new owner --phrase-file owner.phrase --json | field account)
+PHALA_JOBS_CONTRACT=$(phala-jobs contract deploy --account admin --json | field contract)
+export PHALA_JOBS_CONTRACT
+phala-jobs roles grant "$admin" registrar --account admin
+phala-jobs roles grant "$operator" operator --account admin
+
+# A worker, and its entry in the trusted list: on its own word, without a TEE proof.
+measurement=$(printf '42%.0s' {1..32})
+phala-jobs measurements allow "$measurement" --account admin
+phala-jobs worker token add registrar --scope registration -o registrar.token --folder worker
+phala-jobs worker token add orchestrator --scope jobs -o jobs.token --folder worker
+phala-jobs worker run --folder worker --listen 127.0.0.1:8701 --tasks echo &
+until_listening 8701
+phala-jobs workers register http://127.0.0.1:8701 --unverified --measurement "$measurement" \
+    --token-file registrar.token --account admin
+
+# The orchestrator, for this owner's jobs alone.
+(umask 077 && echo "1 = \"$(cat jobs.token)\"" >tokens.toml)
+phala-jobs orchestrator run --account operator --owners "$owner" --tokens tokens.toml \
+    --folder orchestrator --listen 127.0.0.1:8700 &
+until_listening 8700
+
+# The owner seals, submits, waits, checks everything, opens. Anybody verifies.
+echo "my secret input" >input.txt
+phala-jobs submit echo input.txt --account owner --wait
+phala-jobs result 1 --account owner --blob-sources http://127.0.0.1:8700
+phala-jobs verify 1
