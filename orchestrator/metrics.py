@@ -70,8 +70,8 @@ class OrchestratorMetrics:
         self.registry = CollectorRegistry()
         Info("phala_jobs_build", "The program.", registry=self.registry).info({"version": version})
         self._plain = {
-            kind: Counter(f"phala_jobs_{kind.value}", text, registry=self.registry)
-            for kind, text in _PLAIN.items()
+            kind: Counter(f"phala_jobs_{name}", text, registry=self.registry)
+            for kind, (name, text) in _PLAIN.items()
         }
         self._by_reason = {
             kind: Counter(name, text, [label], registry=self.registry)
@@ -127,15 +127,18 @@ class OrchestratorMetrics:
 
 
 _PLAIN = {
-    EventKind.SUBMITTED: "Jobs seen on the chain.",
-    EventKind.ADMITTED: "Jobs admitted by the policy.",
-    EventKind.DISPATCHED: "Jobs handed to a worker.",
-    EventKind.PROCESSED: "Jobs marked processed.",
-    EventKind.FAILED: "Jobs that failed at all of their workers.",
-    EventKind.CANCELLED: "Jobs cancelled by their owner.",
-    EventKind.EXPIRED: "Jobs whose deadline passed.",
-    EventKind.PURGED: "Jobs found purged.",
-    EventKind.CONFLICT: "Pairs of statements of one worker that contradict each other.",
+    EventKind.SUBMITTED: ("submitted", "Jobs seen on the chain."),
+    EventKind.ADMITTED: ("admitted", "Jobs admitted by the policy."),
+    EventKind.DISPATCHED: ("dispatched", "Jobs handed to a worker."),
+    EventKind.PROCESSED: ("processed", "Jobs marked processed."),
+    EventKind.FAILED: ("failed", "Jobs that failed at all of their workers."),
+    EventKind.CANCELLED: ("cancelled", "Jobs cancelled by their owner."),
+    EventKind.EXPIRED: ("expired", "Jobs whose deadline passed."),
+    EventKind.PURGED: ("purged", "Jobs found purged."),
+    EventKind.CONFLICT: (
+        "conflicts",
+        "Workers that contradicted themselves.",
+    ),
 }
 _BY_REASON = {
     EventKind.REFUSED: ("phala_jobs_refused", "Jobs not admitted.", "reason"),

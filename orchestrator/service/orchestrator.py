@@ -234,9 +234,9 @@ class Orchestrator:
                 if room > 0:
                     page = await self._watch.read_page(room=min(room, EVENTS_PER_PAGE))
                     self.head_number = page.head.number
-                    self._is_caught_up = not page.is_full
                     self.last_read_at = asyncio.get_running_loop().time()
                     await self._watch.readmit()
+                    self._is_caught_up = not page.is_full
                     self._prune()
                     failures = 0
                     if page.is_full:

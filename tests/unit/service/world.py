@@ -150,6 +150,10 @@ class World:
         decoded = [self.processor.decode_event(raw) for raw in page.events]
         return [event for event in decoded if event.name == name]
 
+    def chain_done(self, job_id: int) -> bool:
+        """Whether the service has told that the job is processed."""
+        return any(event.job_id == job_id for event in self.heard(EventKind.PROCESSED))
+
     @contextmanager
     def journal(self) -> Iterator[Journal]:
         journal = Journal(

@@ -1,0 +1,79 @@
+"""Numbers: what is counted, under which names, and what never becomes a label."""
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from orchestrator.metrics import MAX_REASONS, EventKind, OrchestratorMetrics, ServiceEvent
+
+
+def samples(metrics: OrchestratorMetrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    families = text_string_to_metric_families(metrics.render().decode())
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_every_kind_of_event_is_counted() -> None:
+    metrics = OrchestratorMetrics(version="1.2.3")
+    before = samples(metrics).items()
+
+    for kind in EventKind:
+        metrics.observe(ServiceEvent(kind=kind, job_id=5, worker=6, code="Why", seconds=2.0))
+
+    grown = {name for (name, _), _ in samples(metrics).items() - before}
+    assert {name for name in grown if name.endswith("_total")} == {
+        "phala_jobs_submitted_total",
+        "phala_jobs_admitted_total",
+        "phala_jobs_refused_total",
+        "phala_jobs_deferred_total",
+        "phala_jobs_dispatched_total",
+        "phala_jobs_processed_total",
+        "phala_jobs_failed_total",
+        "phala_jobs_cancelled_total",
+        "phala_jobs_expired_total",
+        "phala_jobs_purged_total",
+        "phala_jobs_attestations_refused_total",
+        "phala_jobs_worker_errors_total",
+        "phala_jobs_chain_errors_total",
+        "phala_jobs_blob_errors_total",
+        "phala_jobs_conflicts_total",
+    }
+    assert samples(metrics)[("phala_jobs_job_duration_seconds_sum", ())] == 2.0
+
+
+def test_reasons_are_labels_and_jobs_are_not() -> None:
+    metrics = OrchestratorMetrics(version="1")
+
+    metrics.observe(
+        ServiceEvent(kind=EventKind.ATTESTATION_REFUSED, job_id=77, worker=88, code="BadSignature")
+    )
+
+    found = samples(metrics)
+    assert found[("phala_jobs_attestations_refused_total", (("reason", "BadSignature"),))] == 1
+    assert not any("77" in str(key) or "88" in str(key) for key in found)
+
+
+def test_number_of_reasons_is_bounded() -> None:
+    metrics = OrchestratorMetrics(version="1")
+
+    for number in range(MAX_REASONS + 50):
+        metrics.observe(ServiceEvent(kind=EventKind.REFUSED, code=f"made up {number}"))
+
+    labels = [labels for name, labels in samples(metrics) if name == "phala_jobs_refused_total"]
+    assert len(labels) == MAX_REASONS + 1
+    assert samples(metrics)[("phala_jobs_refused_total", (("reason", "other"),))] == 50
+
+
+def test_gauges_hold_what_they_are_set_to() -> None:
+    metrics = OrchestratorMetrics(version="1.2.3")
+
+    metrics.set_pending(4)
+    metrics.set_finalized_block(9)
+    metrics.set_attestation_expiry(1_500)
+
+    found = samples(metrics)
+    assert found[("phala_jobs_pending", ())] == 4
+    assert found[("phala_jobs_finalized_block", ())] == 9
+    assert found[("phala_jobs_attestation_expiry_timestamp_seconds", ())] == 1.5
+    assert found[("phala_jobs_build_info", (("version", "1.2.3"),))] == 1
