@@ -10,7 +10,7 @@ use super::recording::ROWS;
 const CONTRACT: &str = include_str!("../lib.rs");
 const EVENTS: &str = include_str!("../events.rs");
 
-const SOURCES: [(&str, &str); 12] = [
+const SOURCES: [(&str, &str); 15] = [
     ("access", include_str!("access.rs")),
     ("accounts", include_str!("accounts.rs")),
     ("cancelling", include_str!("cancelling.rs")),
@@ -21,12 +21,12 @@ const SOURCES: [(&str, &str); 12] = [
     ("original", include_str!("original.rs")),
     ("parameters", include_str!("parameters.rs")),
     ("reading", include_str!("reading.rs")),
+    ("recorded", include_str!("recorded.rs")),
     ("recording", include_str!("recording.rs")),
     ("submitting", include_str!("submitting.rs")),
+    ("trust", include_str!("trust.rs")),
+    ("workers", include_str!("workers.rs")),
 ];
-
-/// `workers` is a module of its own here, as the table above has room for a dozen.
-const WORKERS: &str = include_str!("workers.rs");
 
 /// What ink!'s engine cannot do. The embedded chain's tests reach these on the compiled contract.
 const ONLY_ON_A_CHAIN: [&str; 2] = ["SetCodeFailed", "CodeChanged"];
@@ -202,9 +202,6 @@ const TESTS: [(&str, &str, &str); 42] = [
 ];
 
 fn source(module: &str) -> &'static str {
-    if module == "workers" {
-        return WORKERS;
-    }
     let found = SOURCES.iter().find(|(name, _)| *name == module);
     found.unwrap().1
 }
@@ -220,7 +217,7 @@ fn body(module: &str, test: &str) -> &'static str {
 }
 
 fn all_sources() -> impl Iterator<Item = &'static str> {
-    SOURCES.iter().map(|(_, source)| *source).chain([WORKERS])
+    SOURCES.iter().map(|(_, source)| *source)
 }
 
 fn variants() -> Vec<&'static str> {
