@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.access import READ, SEND
-from orchestrator.cli.attestations import save_attestation_file
+from orchestrator.cli.attestations import attestation_of, save_attestation_file
 from orchestrator.cli.command import command
+from orchestrator.cli.errors import ExitCode, error_message
 from orchestrator.cli.output import Document, JsonValue, to_json
 from orchestrator.cli.results import show_output
 from orchestrator.cli.session import Session
 from orchestrator.cli.values import parse_duration, parse_task_parameters, read_input
 
 if TYPE_CHECKING:
+    from orchestrator.client import JobFailedError
     from orchestrator.models import Job
 
 OWNER = (
@@ -112,7 +114,6 @@ def status(
     ] = None,
 ) -> None:
     """Print what the contract knows about a job."""
-    from orchestrator.cli.attestations import attestation_of
     from orchestrator.errors import InputError
 
     found = session.chain.read(session.processor.get_job(job))
@@ -178,11 +179,15 @@ def result(
     ] = False,
 ) -> None:
     """Fetch a job's sealed result, make every check, open it, and print or write it."""
-    from orchestrator.cli.attestations import attestation_of
+    from orchestrator.client import JobFailedError
     from orchestrator.keystore.private_files import write_new_file
 
-    with session.output.progress(f"Fetching and checking the result of job {job}"):
-        opened = session.client.result(job, accept_revoked_worker=accept_revoked)
+    try:
+        with session.output.progress(f"Fetching and checking the result of job {job}"):
+            opened = session.client.result(job, accept_revoked_worker=accept_revoked)
+    except JobFailedError as error:
+        _report_failures(session, error)
+        raise typer.Exit(ExitCode.REFUSED) from None
     if sealed is not None:
         write_new_file(sealed, opened.envelope)
     if save_attestation is not None:
@@ -198,6 +203,25 @@ def result(
             "units": opened.statement.units,
         },
     )
+
+
+def _report_failures(session: Session, error: "JobFailedError") -> None:
+    """Print what each worker reported, which its owner alone can open."""
+    failures: list[Document] = [
+        {
+            "worker": failure.worker,
+            "code": failure.code,
+            "message": failure.message,
+            "trouble": failure.trouble,
+        }
+        for failure in error.failures
+    ]
+    for failure in failures:
+        session.output.say(
+            f"worker {failure['worker']} failed: {failure['code'] or failure['trouble']}"
+            + (f": {failure['message']}" if failure["message"] else "")
+        )
+    session.output.error(error.code, error_message(error), failures=failures)
 
 
 def cancel(session: Session, job: JobArgument) -> None:

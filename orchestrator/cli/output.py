@@ -121,10 +121,10 @@ class Output:
             table.add_row(*(escape(printable(shown(column, row[column]))) for column in chosen))
         self.console().print(table)
 
-    def error(self, code: str, message: str) -> None:
+    def error(self, code: str, message: str, **more: JsonValue) -> None:
         """Print why the command failed; with `--json` also as the one document on stdout."""
         if self.as_json:
-            self._print_json({"error": code, "message": message})
+            self._print_json({"error": code, "message": message, **more})
         self.say(f"error: {message}")
 
     def say(self, text: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.chain.embedded import EmbeddedChain
+from orchestrator.encoding import blake2_256
 from orchestrator.errors import ChainUnavailableError
 from orchestrator.models import AttestationStatus
 
@@ -284,6 +285,30 @@ def test_a_result_comes_from_the_orchestrator_when_its_worker_is_gone(
 
     assert ran.exit_code == 0, ran.stderr
     assert ran.stdout_bytes == b"\x00\xffsecret input"
+
+
+def test_what_workers_reported_of_a_failed_job_is_for_its_owner(
+    run: Run, owner: World, data: Path, tmp_path: Path
+) -> None:
+    run("submit", "echo", data, "--worker", 1, "--worker", 2)
+    owner.fail(1, worker=1, code="BadInput", message="row 1")
+    lost = owner.fail(1, worker=2, code="TimeLimitExceeded", message="")
+    del owner.blobs[blake2_256(lost).hex()]
+    output = tmp_path / "output"
+
+    as_json = run("result", 1, "-o", output, "--json")
+    as_text = run("result", 1)
+
+    first, second = as_json.document["failures"]
+    assert (as_json.exit_code, as_text.exit_code) == (1, 1)
+    assert as_json.document["error"] == "JobFailed"
+    assert (first["worker"], first["code"], first["message"]) == (1, "BadInput", "row 1")
+    assert (second["worker"], second["code"]) == (2, None)
+    assert "neither in 0 blob sources nor at worker 2" in second["trouble"]
+    assert "worker 1 failed: BadInput: row 1" in as_text.stderr
+    assert "worker 2 failed: result " in as_text.stderr
+    assert as_text.stdout == ""
+    assert not output.exists()
 
 
 class TestVerify:

@@ -17,7 +17,13 @@ from orchestrator.crypto import (
     open_job,
     seal_result,
 )
-from orchestrator.encoding import blake2_256, decode_task_input, encode_output, to_ss58
+from orchestrator.encoding import (
+    blake2_256,
+    decode_task_input,
+    encode_failure,
+    encode_output,
+    to_ss58,
+)
 from orchestrator.models import (
     AttestationProof,
     Completion,
@@ -78,14 +84,27 @@ class World:
         self.blobs[completion.result_hash.hex()] = envelope
         return envelope
 
-    def _executed(self, chain: EmbeddedChain, job_id: int, worker: int) -> tuple[bytes, Completion]:
+    def fail(self, job_id: int, *, worker: int, code: str, message: str) -> bytes:
+        """Record that the worker failed the job; return the sealed report."""
+        with self.chain() as chain:
+            envelope, completion = self._executed(
+                chain, job_id, worker, failure=encode_failure(code, message)
+            )
+            chain.call(self.processor.record_attestation(completion), signer=OPERATOR)
+        self.blobs[completion.result_hash.hex()] = envelope
+        return envelope
+
+    def _executed(
+        self, chain: EmbeddedChain, job_id: int, worker: int, *, failure: bytes | None = None
+    ) -> tuple[bytes, Completion]:
         job = chain.read(self.processor.get_job(job_id))
         assert job is not None
         assert isinstance(job.encrypted_payload, InlinePayload)
         secrets = self.workers[worker]
         opened = open_job(job.encrypted_payload.data, secrets.encryption_key)
+        output = encode_output(decode_task_input(opened.plaintext).input)
         envelope = seal_result(
-            encode_output(decode_task_input(opened.plaintext).input),
+            output if failure is None else failure,
             genesis=chain.genesis_hash,
             contract=self.contract,
             job_id=job_id,
@@ -100,7 +119,7 @@ class World:
             contract=self.contract,
             job_id=job_id,
             payload_hash=job.payload_hash,
-            outcome=Outcome.COMPLETED,
+            outcome=Outcome.COMPLETED if failure is None else Outcome.FAILED,
             result_hash=blake2_256(envelope),
             units=7,
             measurement=MEASUREMENT,
