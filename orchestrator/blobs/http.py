@@ -43,7 +43,7 @@ class HttpBlobStore:
     ) -> None:
         try:
             parsed = httpx.URL(url)
-        except (httpx.InvalidURL, TypeError) as error:
+        except (httpx.InvalidURL, TypeError, ValueError) as error:
             raise ConfigError(f"blob URL {url!r}: {error}") from error
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise ConfigError(f"blob URL {url!r}: must be http:// or https:// with a host")

@@ -231,7 +231,7 @@ def _retry_after(value: str | None) -> float | None:
 def _check_url(url: str, *, has_token: bool) -> str:
     try:
         parsed = httpx.URL(url)
-    except (httpx.InvalidURL, TypeError) as error:
+    except (httpx.InvalidURL, TypeError, ValueError) as error:
         raise ConfigError(f"worker URL {url!r}: {error}") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ConfigError(f"worker URL {url!r}: must be http:// or https:// with a host")

@@ -1,6 +1,7 @@
 """The host's trouble is never an outcome, and never costs a job its place."""
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
@@ -9,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import BlobUnavailableError, TaskHostError
-from orchestrator.models import Outcome
+from orchestrator.models import Outcome, TaskInput
 from orchestrator.testing import FixedClock
 from orchestrator.worker.execution import Execution
 from orchestrator.worker.heads import JobFacts
 from orchestrator.worker.meters import Meters
 from orchestrator.worker.outcomes import OutcomeStore, StoredOutcome
 from orchestrator.worker.refusal import RefusalError
-from orchestrator.worker.running import AcceptedJob, JobRunner
+from orchestrator.worker.running import AcceptedJob, JobRunner, _Reply
 from orchestrator.workers import JobKey, RequestHead, WorkerJobState
 from tests.unit.worker.world import development_worker, until
 
@@ -256,8 +257,6 @@ async def test_a_full_disk_is_never_signed_and_the_job_is_done_once_there_is_roo
 async def test_a_killed_forking_process_costs_no_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import os
-
     monkeypatch.setattr("orchestrator.worker.execution._FIRST_PAUSE_SECONDS", 0.01)
     async with development_worker(tmp_path) as world:
         (pid,) = world.server._sandbox.pids
@@ -311,14 +310,11 @@ def test_a_job_stopped_before_its_task_starts_is_stopped_all_the_same() -> None:
             del name, plaintext
             return Task()
 
-    from orchestrator.models import TaskInput
-    from orchestrator.worker.running import _Reply
-
     runner = JobRunner(keys=None, sandbox=Sandbox(), clock=FixedClock())  # type: ignore[arg-type]  # stand-ins
     job = accepted(1)
     job.stop()
 
-    with pytest.raises(TaskHostError, match="^stopped"):
+    with pytest.raises(TaskHostError, match=r"^stopped"):
         runner._run_task(job, TaskInput(task="t", input=b""), b"", _Reply(key=b"", nonce=b""))
 
 

@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from tests.unit.worker.world import (
     OWNER,
     development_worker,
     settings_for,
+    until,
 )
 
 ROOT = Path(__file__).parents[3]
@@ -81,7 +82,9 @@ class Owner:
     tokens: dict[TokenScope, str]
 
     @contextlib.asynccontextmanager
-    async def client(self, url: str, scope: TokenScope = TokenScope.JOBS):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a fixture in all but name
+    async def client(
+        self, url: str, scope: TokenScope = TokenScope.JOBS
+    ) -> AsyncIterator[HttpWorkerClient]:
         made = HttpWorkerClient(url, self.tokens[scope])
         try:
             yield made
@@ -126,6 +129,10 @@ class Owner:
             ),
             envelope=sealed.envelope,
         )
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.fixture
@@ -208,16 +215,12 @@ async def test_killed_while_running_the_task_dies_with_it(owner: Owner) -> None:
         async with owner.client(first.url) as client:
             await client.put_job(request)
             assert (await client.get_job(request.key)).state is WorkerJobState.RUNNING
-        tree = Path(f"/proc/{first.process.pid}/task/{first.process.pid}/children")
-        forking = [int(pid) for pid in tree.read_text().split()]
+        forking = children(first.process.pid)
         assert forking
         first.process.kill()
         first.ended()
 
-    latest = time.monotonic() + 10
-    while any(Path(f"/proc/{pid}").exists() for pid in forking):
-        assert time.monotonic() < latest
-        await asyncio.sleep(0.01)
+    await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in forking))
 
 
 async def test_a_signal_ends_it_in_order_and_answers_who_waits(owner: Owner) -> None:

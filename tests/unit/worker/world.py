@@ -22,7 +22,7 @@ from orchestrator.encoding import (
 from orchestrator.models import JobOptions, Scheme, TaskInput
 from orchestrator.testing import FixedClock, LocalAccount, deploy_processor, register_test_worker
 from orchestrator.worker import TokenList, TokenScope, WorkerServer, WorkerSettings
-from orchestrator.worker.identity import load_or_make_keys
+from orchestrator.worker.identity import WorkerKeys, load_or_make_keys
 from orchestrator.workers import JobKey, JobRequest, RequestHead, WorkerJob
 from orchestrator.workers.http import HttpWorkerClient
 
@@ -208,6 +208,11 @@ def _tokens(folder: Path) -> dict[TokenScope, str]:
     return {scope: tokens.add(scope.value, scope, now=1) for scope in TokenScope}
 
 
+def _keys(folder: Path) -> WorkerKeys:
+    folder.mkdir(parents=True, exist_ok=True)
+    return load_or_make_keys(folder, Scheme.ECDSA)
+
+
 @contextlib.asynccontextmanager
 async def development_worker(
     folder: Path, *, clock: FixedClock | None = None, **changes: object
@@ -237,8 +242,7 @@ async def chain_worker(
     chain = EmbeddedChain(":memory:", clock=clock)
     admin = LocalAccount.named("admin")
     processor = deploy_processor(chain, admin=admin, measurement=MEASUREMENT)
-    folder.mkdir(parents=True, exist_ok=True)
-    keys = load_or_make_keys(folder, Scheme.ECDSA)
+    keys = _keys(folder)
     workers: tuple[int, ...] = ()
     if is_registered:
         workers = (

@@ -1,0 +1,499 @@
+"""One suite for every `WorkerClient`, and all that a worker can do to the one over HTTP."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from orchestrator.crypto import EcdsaSigner, OwnerSecret, seal_job
+from orchestrator.encoding import blake2_256, encode_task_input
+from orchestrator.errors import (
+    BlobNotFoundError,
+    BlobTooLargeError,
+    ConfigError,
+    DigestMismatchError,
+    WorkerError,
+    WorkerProtocolError,
+    WorkerRefusedError,
+    WorkerUnavailableError,
+)
+from orchestrator.models import Outcome, TaskInput
+from orchestrator.testing import FixedClock
+from orchestrator.testing.workers import FaultyHttpServer, HttpFault, ScriptedWorker
+from orchestrator.worker import TokenList, TokenScope, WorkerServer, WorkerSettings
+from orchestrator.workers import (
+    JobKey,
+    JobRequest,
+    RequestHead,
+    WorkerClient,
+    WorkerJob,
+    WorkerJobState,
+)
+from orchestrator.workers.http import HttpWorkerClient
+from orchestrator.workers.wire import load_job
+
+GENESIS, CONTRACT, OWNER, MEASUREMENT = b"g" * 32, b"c" * 32, b"o" * 32, b"m" * 32
+KEY = JobKey(genesis=GENESIS, contract=CONTRACT, job_id=7, payload_hash=b"p" * 32)
+REQUEST = JobRequest(
+    key=KEY,
+    head=RequestHead(
+        owner=OWNER, public_key=b"k" * 32, recipients=(b"r" * 32,), created_at=1, deadline=2
+    ),
+    envelope=b"sealed",
+)
+
+
+@dataclass
+class Subject:
+    """A client, and the clock of the worker behind it."""
+
+    client: WorkerClient
+    clock: FixedClock
+
+    async def request(self, job_id: int = 1) -> JobRequest:
+        key = (await self.client.identity()).encryption_key
+        sealed = seal_job(
+            encode_task_input(TaskInput(task="echo", input=b"hello")),
+            genesis=GENESIS,
+            contract=CONTRACT,
+            owner=OWNER,
+            secret=OwnerSecret.generate(),
+            recipients=[key],
+        )
+        return JobRequest(
+            key=JobKey(
+                genesis=GENESIS,
+                contract=CONTRACT,
+                job_id=job_id,
+                payload_hash=blake2_256(sealed.envelope),
+            ),
+            head=RequestHead(
+                owner=OWNER,
+                public_key=sealed.header.reply_key,
+                recipients=(key,),
+                created_at=self.clock(),
+                deadline=self.clock() + 600_000,
+            ),
+            envelope=sealed.envelope,
+        )
+
+
+@pytest.fixture(params=["scripted", "http"])
+async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
+    clock = FixedClock()
+    if request.param == "scripted":
+        scripted = ScriptedWorker(
+            signer=EcdsaSigner.generate(), measurement=MEASUREMENT, clock=clock
+        )
+        yield Subject(scripted, clock)
+        await scripted.close()
+        return
+    settings = WorkerSettings(folder=tmp_path, tasks=("echo",), unsafe_without_chain=True)
+    tokens = TokenList(tmp_path)
+    jobs, registrar = (tokens.add(scope.value, scope, now=1) for scope in TokenScope)
+    server = WorkerServer(settings, None, clock=clock)
+    stop, urls = asyncio.Event(), asyncio.Queue[str]()
+    serving = asyncio.create_task(server.serve(stop=stop, ready=urls.put_nowait))
+    url = await urls.get()
+    client = HttpWorkerClient(url, jobs)
+    registering = HttpWorkerClient(url, registrar)
+    await registering.registration(
+        genesis=GENESIS,
+        contract=CONTRACT,
+        measurement=MEASUREMENT,
+        evidence_hash=bytes(32),
+        valid_until=1,
+    )
+    await registering.close()
+    yield Subject(client, clock)
+    await client.close()
+    stop.set()
+    await serving
+
+
+async def test_a_job_goes_through_and_its_result_is_there(subject: Subject) -> None:
+    request = await subject.request()
+
+    assert await subject.client.put_job(request) is True
+    job = await subject.client.get_job(request.key, wait_seconds=20)
+
+    assert job.state is WorkerJobState.DONE
+    assert job.completion is not None
+    assert job.completion.job_id == 1
+    assert job.completion.attestation_proof.outcome is Outcome.COMPLETED
+    result = await subject.client.get_blob(job.completion.result_hash, max_bytes=1 << 20)
+    assert blake2_256(result) == job.completion.result_hash
+    assert len(result) == job.result_length
+
+
+async def test_the_same_job_again_is_not_new(subject: Subject) -> None:
+    request = await subject.request()
+
+    assert await subject.client.put_job(request) is True
+    assert await subject.client.put_job(request) is False
+
+
+async def test_a_final_answer_is_signed_anew_each_time(subject: Subject) -> None:
+    request = await subject.request()
+    await subject.client.put_job(request)
+    first = (await subject.client.get_job(request.key, wait_seconds=20)).completion
+
+    subject.clock.advance(5_000)
+    second = (await subject.client.get_job(request.key)).completion
+
+    assert first is not None
+    assert second is not None
+    assert second.result_hash == first.result_hash
+    later = second.attestation_proof.issued_at - first.attestation_proof.issued_at
+    assert later == 5_000
+
+
+async def test_an_unknown_job_is_404(subject: Subject) -> None:
+    with pytest.raises(WorkerRefusedError) as caught:
+        await subject.client.get_job(KEY)
+
+    assert caught.value.status == 404
+
+
+async def test_a_deleted_job_is_deleted(subject: Subject) -> None:
+    await subject.client.delete_job((await subject.request()).key)
+
+
+async def test_a_blob_that_is_not_there_is_not_found(subject: Subject) -> None:
+    with pytest.raises(BlobNotFoundError):
+        await subject.client.get_blob(b"n" * 32, max_bytes=10)
+
+
+async def test_a_result_above_the_limit_is_too_large(subject: Subject) -> None:
+    request = await subject.request()
+    await subject.client.put_job(request)
+    job = await subject.client.get_job(request.key, wait_seconds=20)
+    assert job.completion is not None
+    assert job.result_length is not None
+
+    with pytest.raises(BlobTooLargeError):
+        await subject.client.get_blob(job.completion.result_hash, max_bytes=job.result_length - 1)
+
+
+# Over HTTP alone: what a worker can answer.
+
+Call = Callable[[HttpWorkerClient], Awaitable[object]]
+CALLS: dict[str, Call] = {
+    "identity": lambda client: client.identity(),
+    "registration": lambda client: client.registration(
+        genesis=GENESIS,
+        contract=CONTRACT,
+        measurement=MEASUREMENT,
+        evidence_hash=bytes(32),
+        valid_until=1,
+    ),
+    "get_job": lambda client: client.get_job(KEY),
+}
+EXPECTED: dict[HttpFault, type[WorkerError]] = {
+    HttpFault.GARBAGE: WorkerProtocolError,
+    HttpFault.NOTHING: WorkerUnavailableError,
+    HttpFault.SILENT: WorkerUnavailableError,
+    HttpFault.SLOW: WorkerUnavailableError,
+    HttpFault.ERROR: WorkerUnavailableError,
+    HttpFault.REDIRECT: WorkerProtocolError,
+    HttpFault.ENDLESS: WorkerProtocolError,
+    HttpFault.HUGE: WorkerProtocolError,
+    HttpFault.NOT_HTTP: WorkerProtocolError,
+}
+
+
+@pytest.mark.parametrize("fault", list(HttpFault))
+async def test_a_faulty_server_is_a_typed_error_in_bounded_time(fault: HttpFault) -> None:
+    server = FaultyHttpServer(fault)
+    async with server.serve() as url, asyncio.timeout(10):
+        for call in CALLS.values():
+            client = HttpWorkerClient(url, "token", timeout_seconds=0.3)
+            with pytest.raises(EXPECTED[fault]):
+                await call(client)
+            await client.close()
+
+    assert server.requests == len(CALLS)
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (HttpFault.GARBAGE, DigestMismatchError),
+        (HttpFault.HUGE, BlobTooLargeError),
+        (HttpFault.ENDLESS, BlobTooLargeError),
+        (HttpFault.SLOW, WorkerUnavailableError),
+        (HttpFault.ERROR, WorkerUnavailableError),
+    ],
+)
+async def test_a_blob_of_a_faulty_server_is_a_typed_error(
+    fault: HttpFault, expected: type[Exception]
+) -> None:
+    async with FaultyHttpServer(fault).serve() as url, asyncio.timeout(10):
+        client = HttpWorkerClient(url, blob_seconds=0.3)
+        with pytest.raises(expected):
+            await client.get_blob(b"n" * 32, max_bytes=100_000)
+        await client.close()
+
+
+async def test_a_worker_that_is_not_there_is_unavailable() -> None:
+    client = HttpWorkerClient("http://127.0.0.1:9")
+
+    with pytest.raises(WorkerUnavailableError):
+        await client.identity()
+    await client.close()
+
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+def answering(
+    status: int, body: object = b"", headers: dict[str, str] | None = None
+) -> HttpWorkerClient:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+
+    def handle(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(status, stream=httpx.ByteStream(content), headers=headers)
+
+    return HttpWorkerClient("http://127.0.0.1:9", transport=httpx.MockTransport(handle))
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7.0), ("999999", 3_600.0), ("-1", None), ("soon", None), ("1e9", None), (None, None)],
+)
+async def test_a_full_worker_says_when_to_come_back(
+    header: str | None, seconds: float | None
+) -> None:
+    client = answering(429, {"error": "full"}, {} if header is None else {"retry-after": header})
+
+    with pytest.raises(WorkerUnavailableError, match=r"429.*full") as caught:
+        await client.put_job(REQUEST)
+
+    assert caught.value.retry_after_seconds == seconds
+    await client.close()
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422])
+async def test_a_refusal_has_its_status_and_printable_words(status: int) -> None:
+    client = answering(status, b"\x1b[2J because \x00" + b"x" * 10_000)
+
+    with pytest.raises(WorkerRefusedError, match="because") as caught:
+        await client.put_job(REQUEST)
+
+    assert caught.value.status == status
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+    await client.close()
+
+
+@pytest.mark.parametrize("status", [201, 204, 299])
+async def test_another_success_than_the_two_is_not_of_the_protocol(status: int) -> None:
+    client = answering(status)
+
+    with pytest.raises(WorkerProtocolError, match=f"answered {status} to a job"):
+        await client.put_job(REQUEST)
+    await client.close()
+
+
+async def test_compression_is_not_asked_for_and_not_undone() -> None:
+    """A few bytes of gzip can hold 10 GiB."""
+    client = answering(200, b"\x1f\x8b" + bytes(20), {"content-encoding": "gzip"})
+
+    with pytest.raises(WorkerProtocolError, match="not JSON"):
+        await client.get_job(KEY)
+    await client.close()
+
+
+def final_answer() -> dict[str, object]:
+    """Return an answer that is of the protocol."""
+    b64 = {32: "AAAA" * 10 + "AAA=", 33: "AAAA" * 11, 65: "AAAA" * 21 + "AAA="}
+    return {
+        "state": "done",
+        "statement": {
+            "genesis": "Z2dn" * 10 + "Z2c=",
+            "contract": "Y2Nj" * 10 + "Y2M=",
+            "job_id": "7",
+            "payload_hash": "cHBw" * 10 + "cHA=",
+            "outcome": "completed",
+            "result_hash": b64[32],
+            "units": 1,
+            "measurement": b64[32],
+            "started_at": 1,
+            "finished_at": 2,
+            "issued_at": 3,
+        },
+        "signing_key": {"scheme": "ecdsa", "key": b64[33]},
+        "signature": {"scheme": "ecdsa", "data": b64[65]},
+        "result_length": 10,
+        "something_newer": True,
+    }
+
+
+def test_an_answer_of_the_protocol_is_read() -> None:
+    job = load_job(json.dumps(final_answer()).encode(), KEY)
+
+    assert job.state is WorkerJobState.DONE
+    assert job.result_length == 10
+    assert job.completion is not None
+    assert job.completion.attestation_proof.issued_at == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "words"),
+    [
+        ("state", "finished", "answer.state: unknown"),
+        ("state", 5, "answer.state: must be text"),
+        ("state", "failed", "answer.statement.outcome: not that of the state"),
+        ("statement", None, "answer.statement: must be an object"),
+        ("statement.genesis", "AAAA" * 10 + "AAA=", "answer.statement: about another job"),
+        ("statement.contract", "AAAA" * 10 + "AAA=", "answer.statement: about another job"),
+        ("statement.payload_hash", "AAAA" * 10 + "AAA=", "answer.statement: about another job"),
+        ("statement.job_id", "8", "answer.statement: about another job"),
+        ("statement.job_id", 7, "answer.statement.job_id: must be text"),
+        ("statement.job_id", "07", "answer.statement.job_id: must be decimal"),
+        ("statement.job_id", "\u0667", "answer.statement.job_id: must be decimal"),
+        ("statement.job_id", "9" * 60, "answer.statement.job_id: must be decimal"),
+        ("statement.outcome", "maybe", "answer.statement.outcome: not that of the state"),
+        ("statement.result_hash", "AAAA", "answer.statement.result_hash: 3 bytes, must be 32"),
+        ("statement.units", -1, "answer.statement.units: must be a whole number"),
+        ("statement.started_at", 1.0, "answer.statement.started_at: must be a whole number"),
+        ("statement.finished_at", "2", "answer.statement.finished_at: must be a whole number"),
+        ("statement.issued_at", 1 << 64, "answer.statement.issued_at: must be a whole number"),
+        ("signing_key.scheme", "rsa", "scheme: 'rsa', must be ecdsa or sr25519"),
+        ("signing_key.key", "AAAA", "answer.signing_key.key: 3 bytes, must be 33"),
+        ("signature", {}, "answer.signature.scheme: missing"),
+        ("signature.data", "AAAA", "answer.signature.data: 3 bytes, must be 65"),
+        ("signature.scheme", "sr25519", "answer.signature.data: 65 bytes, must be 64"),
+        ("result_length", None, "answer.result_length: must be a whole number"),
+        ("result_length", True, "answer.result_length: must be a whole number"),
+    ],
+)
+async def test_an_answer_that_is_not_of_the_protocol_names_the_field(
+    path: str, change: object, words: str
+) -> None:
+    answer = final_answer()
+    *outer, last = path.split(".")
+    place = answer
+    for name in outer:
+        place = place[name]  # type: ignore[assignment]  # objects all the way
+    place[last] = change
+    client = answering(200, answer)
+
+    with pytest.raises(WorkerProtocolError) as caught:
+        await client.get_job(KEY)
+
+    assert words in str(caught.value)
+    await client.close()
+
+
+@pytest.mark.parametrize("state", ["queued", "running"])
+async def test_an_answer_that_is_not_final_has_a_state_alone(state: str) -> None:
+    client = answering(200, {"state": state, "statement": "ignored"})
+
+    assert await client.get_job(KEY) == WorkerJob(state=WorkerJobState(state))
+    await client.close()
+
+
+IDENTITY: dict[str, object] = {
+    "signing_key": {"scheme": "sr25519", "key": "AAAA" * 10 + "AAA="},
+    "encryption_key": "AAAA" * 10 + "AAA=",
+    "version": "1",
+    "tasks": ["echo"],
+    "capacity": {"slots": 1, "queue": 2},
+    "load": {"running": 0, "waiting": 0},
+    "tee": "tdx",
+    "development": [],
+}
+
+
+async def test_an_identity_of_the_protocol_is_read() -> None:
+    client = answering(200, IDENTITY)
+
+    identity = await client.identity()
+
+    assert (identity.tasks, identity.slots, identity.queue) == (("echo",), 1, 2)
+    assert identity.tee == "tdx"
+    await client.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tasks": "echo"},
+        {"tasks": [1]},
+        {"tasks": ["x"] * 1_001},
+        {"version": "\x1b[2J"},
+        {"version": "x" * 201},
+        {"tee": 5},
+        {"capacity": {"slots": 1 << 32, "queue": 2}},
+        {"encryption_key": "AA=="},
+        {"signing_key": {"scheme": "ecdsa", "key": "AAAA" * 10 + "AAA="}},
+    ],
+)
+async def test_an_identity_that_is_none_is_not_of_the_protocol(change: dict[str, object]) -> None:
+    client = answering(200, {**IDENTITY, **change})
+
+    with pytest.raises(WorkerProtocolError):
+        await client.identity()
+    await client.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "worker",
+        "ftp://worker",
+        "http://",
+        "http://host:port",
+        "http://user:password@127.0.0.1",
+        "http://127.0.0.1/?a=b",
+        "http://127.0.0.1/#a",
+    ],
+)
+def test_a_url_that_is_none_is_a_wrong_setting(url: str) -> None:
+    with pytest.raises(ConfigError, match="worker URL"):
+        HttpWorkerClient(url)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "[::1]", "localhost"])
+async def test_a_token_may_go_to_this_machine_in_the_clear(host: str) -> None:
+    await HttpWorkerClient(f"http://{host}:9", "token").close()
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "worker.example", "localhost.example", "[::2]"])
+async def test_a_token_goes_elsewhere_over_https_alone(host: str) -> None:
+    with pytest.raises(ConfigError, match="a token is sent over https alone"):
+        HttpWorkerClient(f"http://{host}", "token")
+    await HttpWorkerClient(f"https://{host}", "token").close()
+    await HttpWorkerClient(f"http://{host}").close()
+
+
+@pytest.mark.parametrize("token", ["", "a b", "a\r\nx: y", "ä"])
+def test_a_token_that_would_break_the_header_is_refused(token: str) -> None:
+    with pytest.raises(ConfigError, match="token: must be printable") as caught:
+        HttpWorkerClient("https://worker.example", token)
+
+    assert not token or token not in str(caught.value)
+
+
+async def test_the_token_is_sent_and_shown_nowhere() -> None:
+    seen: list[str] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers["authorization"])
+        return httpx.Response(500, stream=httpx.ByteStream(b""))
+
+    transport = httpx.MockTransport(handle)
+    client = HttpWorkerClient("https://worker.example/", "very-secret", transport=transport)
+
+    with pytest.raises(WorkerUnavailableError) as caught:
+        await client.put_job(replace(REQUEST, envelope=None))
+
+    assert seen == ["Bearer very-secret"]
+    assert "very-secret" not in f"{caught.value!r} {client!r}"
+    await client.close()
