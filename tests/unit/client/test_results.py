@@ -358,8 +358,11 @@ class TestSources:
         with pytest.raises(BlobNotFoundError, match="neither in 1 blob sources nor at worker 1"):
             world.client(blob_sources=[empty]).result(completion.job_id)
 
-    def test_unreachable_is_not_missing(self, world: World, completion: Completion) -> None:
-        shelves = [Shelf(BlobUnavailableError("no route")), Shelf(BlobNotFoundError())]
+    @pytest.mark.parametrize("other", [BlobNotFoundError(), DigestMismatchError()])
+    def test_unreachable_is_not_missing(
+        self, world: World, completion: Completion, other: BlobError
+    ) -> None:
+        shelves = [Shelf(other), Shelf(BlobUnavailableError("no route"))]
 
         with pytest.raises(BlobUnavailableError, match="no route"):
             world.client(blob_sources=shelves).result(completion.job_id)

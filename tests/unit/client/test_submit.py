@@ -1,12 +1,14 @@
 """Submitting: what is refused before anything is sent, and what happens exactly once."""
 
+import contextlib
 import stat
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
+from orchestrator.chain import Cursor, EventPage
 from orchestrator.chain.bundle import load_bundle
 from orchestrator.chain.processor import JobProcessor
 from orchestrator.client import JobClient, Submission
@@ -470,6 +472,65 @@ class TestExactlyOnce:
         assert client.submit(task) == 1
         assert world.job_count() == 1
         assert client.status(1) is JobStatus.CANCELLED
+
+    def test_node_that_keeps_no_events(
+        self, world: World, task: TaskInput, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`jobs_page` is enough for a job that exists."""
+        client = world.client()
+        world.chain.faults = ["after"]
+        with pytest.raises(ChainUnavailableError):
+            client.submit(task)
+
+        def events(contract: bytes, *, after: Cursor, limit: int) -> EventPage:
+            return EventPage(events=(), next=after)
+
+        monkeypatch.setattr(world.chain.inside, "events", events)
+
+        assert client.submit(task) == 1
+        assert world.job_count() == 1
+
+    def test_list_and_chain_are_written_under_the_lock(
+        self, world: World, task: TaskInput, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """So that what another process finds unfinished really was left behind."""
+        client = world.client()
+        original = client._list.sending_lock
+        held: list[bool] = []
+        seen: list[str] = []
+
+        @contextlib.contextmanager
+        def lock() -> Iterator[None]:
+            with original():
+                held.append(True)
+                yield
+                held.pop()
+
+        def watch(owner: object, name: str) -> None:
+            inner = getattr(owner, name)
+
+            def watched(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever it takes
+                assert held, name
+                seen.append(name)
+                return inner(*args, **kwargs)
+
+            monkeypatch.setattr(owner, name, watched)
+
+        monkeypatch.setattr(client._list, "sending_lock", lock)
+        for name in ("unfinished_entries", "add", "state_of", "mark", "mark_submitted"):
+            watch(client._list, name)
+        watch(world.chain, "call")
+
+        client.submit(task)
+
+        assert set(seen) == {
+            "unfinished_entries",
+            "add",
+            "state_of",
+            "mark",
+            "call",
+            "mark_submitted",
+        }
 
     def test_jobs_of_others_do_not_hide_the_own(self, world: World, task: TaskInput) -> None:
         """The scan goes from the counter of then over all pages."""
