@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from orchestrator.cli import app
 from orchestrator.config import PREFIX
+from orchestrator.keystore import Keystore, ScryptParameters
 
 from .world import World, blob_server, make_world
 
@@ -44,6 +45,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir(mode=0o700)
     monkeypatch.setenv("HOME", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _quick_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a guess of a passphrase cost next to nothing; the keystore's own tests pay in full."""
+    defaults = Keystore.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "scrypt", ScryptParameters(n=1 << 4))
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_every_option_of_every_command_has_a_variable_that_its_help_shows(run: R
         assert option.show_envvar, (words, option)  # type: ignore[attr-defined]  # the same
         known = {config.variable(name) for name in config.declared_settings()}
         assert variable in known | OPTION_VARIABLES
-    for words in {words for words, _ in options}:
+    for words in ("demo", "submit", "workers register", "worker token add", "orchestrator run"):
         shown = run(*words.split(), "--help")
         assert "PHALA_JOBS_JSON" in shown.stdout, words
         assert "Raises" not in shown.stdout, words
