@@ -8,7 +8,6 @@ does, and happens only in the process that forks the children.
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 
 from orchestrator.errors import ConfigError
 from orchestrator.tasks import ENTRY_POINT_GROUP, Task
@@ -28,6 +27,9 @@ def find_tasks() -> dict[str, str]:
     Raises:
         ConfigError: Two packages announce different tasks under one name.
     """
+    # A large import, of no use to the small process that children are forked from.
+    from importlib.metadata import entry_points  # noqa: PLC0415
+
     references = dict(BUILT_IN_TASKS)
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         if references.setdefault(entry.name, entry.value) != entry.value:

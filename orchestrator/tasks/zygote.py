@@ -20,7 +20,6 @@ import selectors
 import signal
 import socket
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,10 +67,12 @@ class Zygote:
         self._base_memory = _data_bytes()
         self._selector.register(self._control, selectors.EVENT_READ, self._accept)
         while self._is_open:
+            before = len(self._jobs)
             for key, _ in self._selector.select(self._patience()):
                 key.data()
             self._kill_late()
-            self._kill_strays()
+            if len(self._jobs) <= before:
+                self._kill_strays()
         for job in tuple(self._jobs.values()):
             self._kill(job, "cancel")
             self._finish(job)
@@ -102,10 +103,7 @@ class Zygote:
         limits = Limits(**request["limits"])  # type: ignore[arg-type]  # made by the sandbox
         task = self._tasks[str(request["task"])]
         try:
-            with warnings.catch_warnings():
-                # Python 3.12 warns when a process with threads forks; only tests do that.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                pid = os.fork()
+            pid = os.fork()
         except OSError as error:
             _send(report, {"ended": "trouble", "why": f"fork: {error.strerror}"})
             report.close()
@@ -234,7 +232,11 @@ def load_all(
     return tasks, {"tasks": entries, "missing": missing, "broken": broken}
 
 
-def main(control: int, references: Mapping[str, str], preload: bool) -> None:  # noqa: FBT001 - from JSON
+def main(  # pragma: no cover - a process of its own, where nothing is measured
+    control: int,
+    references: Mapping[str, str],
+    preload: bool,  # noqa: FBT001 - from JSON
+) -> None:
     """Be the zygote on this socket, until its other end is closed."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     set_process_option(PR_SET_NO_NEW_PRIVS, 1)

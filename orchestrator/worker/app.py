@@ -263,7 +263,8 @@ class WorkerApp:
     async def _get_job(self, request: Request) -> Response:
         key = _parse_key(request)
         seconds = _parse_wait(request)
-        if seconds:
+        # Strangers get an answer at once, or they could use up all connections by waiting.
+        if seconds and self.access.is_known(request.scope):
             await self.execution.wait(key, seconds)
         waiting = self.execution.find(key)
         if waiting is not None:

@@ -1,11 +1,15 @@
+import importlib.metadata
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from orchestrator.errors import ConfigError
-from orchestrator.tasks import Limits, Task, TaskOutput, registry, task
+from orchestrator.tasks import Limits, Task, TaskOutput, task
+from orchestrator.tasks.echo import echo
 from orchestrator.tasks.registry import find_tasks, load_task
+from orchestrator.tasks.sandbox import run_local
 
 
 def announce(monkeypatch: pytest.MonkeyPatch, *entries: tuple[str, str]) -> None:
@@ -13,7 +17,7 @@ def announce(monkeypatch: pytest.MonkeyPatch, *entries: tuple[str, str]) -> None
         assert group == "phala_jobs.tasks"
         return [EntryPoint(name, reference, group) for name, reference in entries]
 
-    monkeypatch.setattr(registry, "entry_points", entry_points)
+    monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
 
 
 def test_the_built_in_tasks_are_there_without_any_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,3 +78,28 @@ def test_limits_out_of_range_are_named(limits: dict[str, int]) -> None:
 
     with pytest.raises(ConfigError, match=name):
         Limits(**limits)
+
+
+SHOUT = """
+from orchestrator.tasks import task
+
+@task(time_seconds=5, memory_bytes=64 << 20)
+def shout(data, parameters):
+    return data.upper() + str(parameters.get("end", "")).encode()
+"""
+
+
+def test_a_package_of_ten_lines_is_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `pip install` makes of such a package, as the README shows it."""
+    (tmp_path / "loud.py").write_text(SHOUT)
+    info = tmp_path / "loud-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: loud\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[phala_jobs.tasks]\nshout = loud:shout\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    assert run_local("shout", b"hey", {"end": "!"}).output == b"HEY!"
+
+
+def test_echo_looks_at_nothing() -> None:
+    assert echo.run(b"data", {"any": 1}) == b"data"

@@ -18,6 +18,9 @@ from orchestrator.tasks.forking import ForkingProcess
 from orchestrator.tasks.running import MemoryFile
 from orchestrator.tasks.zygote import Zygote, load_all
 
+# Python 3.12 warns when a process with threads forks; the real one has no threads.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
 Control = tuple[socket.socket, threading.Thread]
 
 

@@ -535,6 +535,17 @@ async def test_a_long_poll_ends_with_its_time(tmp_path: Path) -> None:
         assert job == WorkerJob(state=WorkerJobState.RUNNING)
 
 
+async def test_a_stranger_is_not_waited_with(tmp_path: Path) -> None:
+    async with development_worker(tmp_path, developer_hold_seconds=600.0) as world:
+        request = world.request(world.seal(b"x"))
+        await world.client().put_job(request)
+
+        async with asyncio.timeout(10):
+            job = await world.client(None).get_job(request.key, wait_seconds=50)
+
+        assert job == WorkerJob(state=WorkerJobState.RUNNING)
+
+
 async def test_registration_is_signed_and_remembered(world: World) -> None:
     contract, measurement = b"d" * 32, b"n" * 32
     client = world.client(TokenScope.REGISTRATION)
