@@ -98,6 +98,7 @@ class ScriptedWorker:
         self._clock = clock
         self._statements: dict[JobKey, Statement] = {}
         self._results: dict[bytes, bytes] = {}
+        self._true_results: dict[bytes, bytes] = {}
         self._requests: dict[JobKey, JobRequest] = {}
 
     def _does(self, job_id: JobId) -> Behaviour:
@@ -184,6 +185,14 @@ class ScriptedWorker:
     async def close(self) -> None:
         self.is_closed = True
 
+    def make_honest(self) -> None:
+        """Behave from now on; what was signed stays signed, and failed jobs stay failed."""
+        self.behaviour = Behaviour.HONEST
+        for job_id, behaviour in self.behaviours.items():
+            if behaviour is not Behaviour.FAILS:
+                self.behaviours[job_id] = Behaviour.HONEST
+        self._results.update(self._true_results)
+
     # Executing and signing.
 
     def _execute(self, request: JobRequest, does: Behaviour) -> Statement:
@@ -205,6 +214,7 @@ class ScriptedWorker:
             reply_key=opened.header.reply_key,
         )
         digest = bytes(32) if does is Behaviour.EMPTY_RESULT else blake2_256(sealed)
+        self._true_results[digest] = sealed
         if does is not Behaviour.NO_RESULT:
             self._results[digest] = b"other" if does is Behaviour.OTHER_RESULT else sealed
         now = self._clock()

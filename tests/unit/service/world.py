@@ -19,6 +19,8 @@ from orchestrator.models import (
     Job,
     JobOptions,
     JobStatus,
+    Parameters,
+    Role,
     TaskInput,
     Worker,
     WorkerId,
@@ -31,7 +33,7 @@ from orchestrator.service import (
     RunSummary,
 )
 from orchestrator.service.steps import no_fail_point
-from orchestrator.testing import LocalAccount, register_test_worker
+from orchestrator.testing import LocalAccount, deploy_processor, register_test_worker
 from orchestrator.testing.workers import Behaviour, ScriptedWorker
 from orchestrator.workers import WorkerClient
 
@@ -224,3 +226,25 @@ class World:
                 journal, settings=settings, policy=policy, account=account, fail_point=fail_point
             )
             return await orchestrator.run_once(seconds)
+
+
+@contextmanager
+def make_world(folder: Path) -> Iterator[World]:
+    """A world with a contract, an operator, and no workers yet."""
+    chain = EmbeddedChain(":memory:")
+    processor = deploy_processor(
+        chain,
+        admin=ADMIN,
+        parameters=Parameters(max_attestation_age=10_000, rate_limit=10_000),
+        measurement=MEASUREMENT,
+    )
+    chain.call(processor.grant_role(OPERATOR.account_id, Role.OPERATOR), signer=ADMIN)
+    try:
+        yield World(
+            folder=folder,
+            chain=chain,
+            processor=processor,
+            blobs=DirectoryBlobStore(folder / "blobs", durable=False),
+        )
+    finally:
+        chain.close()
