@@ -75,8 +75,8 @@ class Watch:
         """Return status and deadline, 0 when the job is purged and so finished."""
         head = self._view.heads([job_id]).get(job_id)
         if head is not None:
-            if head.owner == self._owner:
-                self._list.update(job_id, status=head.status)
+            # Jobs of others are not in the list, where this then changes nothing.
+            self._list.update(job_id, status=head.status)
             return head.status, head.deadline
         if not 1 <= job_id <= self._view.job_counter():
             raise InputError(f"job_id: there is no job {job_id} on this contract")

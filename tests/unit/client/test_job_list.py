@@ -109,6 +109,11 @@ def test_one_payload_submitted_twice_is_two_jobs(job_list: JobList) -> None:
     assert [job.job_id for job in job_list.jobs()] == [1, 2]
 
 
+def test_commits_are_flushed_to_the_disk(job_list: JobList) -> None:
+    """A power cut can't be tested here; that SQLite was told (2 is FULL) can."""
+    assert [tuple(row) for row in job_list._file.rows("PRAGMA synchronous")] == [(2,)]
+
+
 def test_looking_again_writes_nothing(job_list: JobList) -> None:
     job_list.restore([_listed(1)])
     job_list.update(1, status=JobStatus.PROCESSED)
