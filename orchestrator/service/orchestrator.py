@@ -22,7 +22,7 @@ from orchestrator.service.ledger import EVENTS_PER_PAGE, Ledger
 from orchestrator.service.parts import Parts, RecordWriter
 from orchestrator.service.settings import OrchestratorSettings
 from orchestrator.service.settlement import Settlement
-from orchestrator.service.steps import FailPoint, Steps, no_fail_point
+from orchestrator.service.steps import FailPoint, Step, Steps, no_fail_point
 from orchestrator.service.trust import TrustedWorkers
 from orchestrator.service.turns import Next, Result, Turns
 from orchestrator.service.watch import Watch
@@ -255,9 +255,10 @@ class Orchestrator:
         day = self._parts.ledger.now() // DAY
         if day != self._pruned_day:
             self._pruned_day = day
-            self._parts.journal.prune(
-                before=self._parts.ledger.now() - self._settings.keep_days * DAY
-            )
+            with self._parts.steps.at(Step.PRUNE_JOURNAL):
+                self._parts.journal.prune(
+                    before=self._parts.ledger.now() - self._settings.keep_days * DAY
+                )
 
     async def _turn_loop(self) -> None:
         """Give turns, as long as there is room; then wait until something changes."""

@@ -168,8 +168,6 @@ class Settlement:
                 with parts.steps.at(Step.MARK_PROCESSED):
                     await parts.ledger.mark_processed(job_id)
         except ContractError as error:
-            if error.variant == "MissingRole":
-                parts.ledger.forget_rules()
             return error.variant
         return ""
 

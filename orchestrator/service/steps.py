@@ -29,12 +29,15 @@ class Step(Enum):
     RECORD_ATTESTATION = "record one statement on the chain"
     MARK_PROCESSED = "mark one job processed on the chain"
     READ_BACK = "read back from the chain what became of the jobs"
+    WRITE_ATTESTED = "write to the journal that the job waits for somebody else to mark it"
     EXPIRE_JOB = "expire a job on the chain"
     DELETE_AT_WORKER = "have a worker drop the job"
     WRITE_CLOSED = "write to the journal that nothing more is done about the job"
     WRITE_REFUSAL = "write a refusal to the journal"
     WRITE_DISTRUST = "write to the journal that a worker is no longer believed"
     SUSPEND_WORKER = "suspend a worker on the chain"
+    WRITE_SUSPENDED = "write to the journal that the worker is suspended"
+    PRUNE_JOURNAL = "forget what the journal need not keep any longer"
 
 
 class Moment(Enum):

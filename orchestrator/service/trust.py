@@ -106,7 +106,8 @@ class TrustedWorkers:
                 if error.variant == "MissingRole":
                     parts.ledger.forget_rules()
                     return
-        parts.journal.set_suspended(worker)
+        with parts.steps.at(Step.WRITE_SUSPENDED):
+            parts.journal.set_suspended(worker)
 
 
 def seen_statement(completion: Completion, worker: WorkerId) -> SeenStatement:

@@ -16,6 +16,7 @@ the worker again (a statement that is only too old), to its next worker, or wait
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import cast
 
 from orchestrator.attestation.verifier import verify_recorded_statement, verify_statement
 from orchestrator.errors import (
@@ -47,6 +48,7 @@ from orchestrator.service.closing import Closing
 from orchestrator.service.execution import Answer, Execution
 from orchestrator.service.parts import Parts
 from orchestrator.service.settlement import TRAPPED, Settled, Settlement
+from orchestrator.service.steps import Step
 from orchestrator.service.trust import CONFLICT, TrustedWorkers, seen_statement
 
 __all__ = ["Next", "Result", "Turns"]
@@ -195,10 +197,9 @@ class Turns:
         except VerificationError:
             await self._remember_if_signed(completion, job, view.worker)
             raise
-        if view.worker is None:
-            raise RefusedError("WorkerNotFound")
-        first = self._trust.remember(seen_statement(completion, view.worker.worker))
-        await self._check_kept(completion, view.worker, first, asked, answer.result_length)
+        worker = cast("Worker", view.worker)  # or row 4 would have refused
+        first = self._trust.remember(seen_statement(completion, worker.worker))
+        await self._check_kept(completion, worker, first, asked, answer.result_length)
 
     async def _check_kept(
         self,
@@ -261,6 +262,8 @@ class Turns:
             return Result(next=Next.TURN)
         # Recorded, and not ours to mark.
         open_job.record = self._parts.moved(open_job.record, JobState.ATTESTED)
+        with self._parts.steps.at(Step.WRITE_ATTESTED):
+            await self._parts.records.save(open_job.record)
         return Result(next=Next.WAIT)
 
     # A job that is attested.

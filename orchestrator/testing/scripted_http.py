@@ -14,7 +14,7 @@ from orchestrator.errors import (
 )
 from orchestrator.testing.workers import ScriptedWorker
 from orchestrator.workers import JobKey
-from orchestrator.workers.wire import dump_job, load_job_request
+from orchestrator.workers.wire import dump_identity, dump_job, load_job_request
 
 __all__ = ["scripted_app"]
 
@@ -23,6 +23,9 @@ JOB_PATH = "/v1/jobs/{genesis}/{contract}/{job_id:int}/{payload_hash}"
 
 def scripted_app(worker: ScriptedWorker) -> Starlette:
     """Return an application that answers what *worker* does; it asks for no token."""
+
+    async def get_identity(_: Request) -> Response:
+        return Response(dump_identity(await worker.identity()))
 
     async def put_job(request: Request) -> Response:
         is_new = await worker.put_job(load_job_request(await request.body(), _key(request)))
@@ -53,6 +56,7 @@ def scripted_app(worker: ScriptedWorker) -> Starlette:
 
     return Starlette(
         routes=[
+            Route("/v1/identity", get_identity, methods=["GET"]),
             Route(JOB_PATH, put_job, methods=["PUT"]),
             Route(JOB_PATH, get_job, methods=["GET"]),
             Route(JOB_PATH, delete_job, methods=["DELETE"]),

@@ -43,13 +43,13 @@ SETTINGS = OrchestratorSettings(
 )
 
 
-def die_at(name: str, moment: str, skip: int) -> FailPoint:
-    """Kill this very process, without any chance to clean up, at a step reached for the n-th time."""
+def die_at(name: str, when: str, skip: int) -> FailPoint:
+    """Kill this very process, with no chance to clean up, when a step is reached the n-th time."""
     left = skip
 
-    def fail_point(step: Step, at: Moment) -> None:
+    def fail_point(step: Step, moment: Moment) -> None:
         nonlocal left
-        if (step.name, at.value) == (name, moment):
+        if (step.name, moment.value) == (name, when):
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             left -= 1

@@ -335,6 +335,13 @@ def one_by_one(matrix: Matrix, step: Step, moment: Moment) -> None:
     matrix.kill(step, moment, journal="owner", account="owner")
 
 
+def left_to_others_to_mark(matrix: Matrix, step: Step, moment: Moment) -> None:
+    """Whoever has no role records; then one who has it marks."""
+    matrix.submit(*matrix.real)
+    matrix.kill(step, moment, journal="stranger", account="stranger")
+    assert matrix.run() == 0
+
+
 def expired(matrix: Matrix, step: Step, moment: Moment) -> None:
     job_id = matrix.expiring[moment]
     job = matrix.chain.read(matrix.processor.get_job(job_id))
@@ -392,12 +399,15 @@ SCENARIOS: dict[Step, Scenario] = {
     Step.RECORD_ATTESTATION: one_by_one,
     Step.MARK_PROCESSED: one_by_one,
     Step.READ_BACK: whole_jobs,
+    Step.WRITE_ATTESTED: left_to_others_to_mark,
     Step.EXPIRE_JOB: expired,
     Step.DELETE_AT_WORKER: cancelled,
     Step.WRITE_CLOSED: later_in_the_group,
     Step.WRITE_REFUSAL: refused,
     Step.WRITE_DISTRUST: two_results,
     Step.SUSPEND_WORKER: two_results,
+    Step.WRITE_SUSPENDED: two_results,
+    Step.PRUNE_JOURNAL: whole_jobs,
 }
 # Expiring jobs are made first and looked at last, when their time has come.
 ORDER = sorted(Step, key=lambda step: step is Step.EXPIRE_JOB)

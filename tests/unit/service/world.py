@@ -170,7 +170,10 @@ class World:
 
     def record(self, job_id: int) -> JobRecord:
         with self.journal() as journal:
-            record = journal.record(job_id)
+            return self.record_of(journal, job_id)
+
+    def record_of(self, journal: Journal, job_id: int) -> JobRecord:
+        record = journal.record(job_id)
         assert record is not None
         return record
 
