@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# One job by hand, in a new folder: `bash examples/by_hand.sh` with phala-jobs on the path.
+# One job by hand: `bash examples/by_hand.sh [FOLDER [WORKER_PORT [ORCHESTRATOR_PORT]]]`, with phala-jobs
+# on the path and an empty folder (else a temporary one).
 # Development only: keys without a passphrase, an embedded chain, a worker without a TEE.
 set -euo pipefail
-cd "$(mktemp -d)"
+cd "${1:-$(mktemp -d)}"
+worker=127.0.0.1:${2:-8701} orchestrator=127.0.0.1:${3:-8700}
 export PHALA_JOBS_KEYS=keys PHALA_JOBS_KEYS_UNENCRYPTED=true PHALA_JOBS_CHAIN=local:chain.db
 trap 'kill $(jobs -p); wait' EXIT
 field() { sed -n "s/.*\"$1\": \"\(.*\)\".*/\1/p"; }
@@ -22,19 +24,19 @@ measurement=$(printf '42%.0s' {1..32})
 phala-jobs measurements allow "$measurement" --account admin
 phala-jobs worker token add registrar --scope registration -o registrar.token --folder worker
 phala-jobs worker token add orchestrator --scope jobs -o jobs.token --folder worker
-phala-jobs worker run --folder worker --listen 127.0.0.1:8701 --tasks echo &
-until_listening 8701
-phala-jobs workers register http://127.0.0.1:8701 --unverified --measurement "$measurement" \
+phala-jobs worker run --folder worker --listen $worker --tasks echo &
+until_listening "${worker#*:}"
+phala-jobs workers register http://$worker --unverified --measurement "$measurement" \
     --token-file registrar.token --account admin
 
 # The orchestrator, for this owner's jobs alone.
 (umask 077 && echo "1 = \"$(cat jobs.token)\"" >tokens.toml)
 phala-jobs orchestrator run --account operator --owners "$owner" --tokens tokens.toml \
-    --folder orchestrator --listen 127.0.0.1:8700 &
-until_listening 8700
+    --folder orchestrator --listen $orchestrator &
+until_listening "${orchestrator#*:}"
 
 # The owner seals, submits, waits, checks everything, opens. Anybody verifies.
 echo "my secret input" >input.txt
 phala-jobs submit echo input.txt --account owner --wait
-phala-jobs result 1 --account owner --blob-sources http://127.0.0.1:8700
+phala-jobs result 1 --account owner --blob-sources http://$orchestrator
 phala-jobs verify 1
