@@ -3,8 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Protocol
 
 from orchestrator.blobs import BlobStore
 from orchestrator.chain import Chain
@@ -23,38 +21,18 @@ from orchestrator.service.parts import Parts, RecordWriter
 from orchestrator.service.settings import OrchestratorSettings
 from orchestrator.service.settlement import Settlement
 from orchestrator.service.steps import FailPoint, Step, Steps, no_fail_point
+from orchestrator.service.summary import RunSummary, StopEvent
 from orchestrator.service.trust import TrustedWorkers
 from orchestrator.service.turns import Next, Result, Turns
 from orchestrator.service.watch import Watch
 from orchestrator.workers import WorkerClient
 
-__all__ = ["Orchestrator", "RunSummary", "StopEvent"]
+__all__ = ["Orchestrator"]
 
 _LOG = logging.getLogger("orchestrator.service")
 SWEEP_SECONDS = 1.0
 KEPT_JOBS = 256  # jobs whose payload stays in memory between admission and dispatch
 SETTLING_JOBS = 512  # jobs that may wait for the chain beside those at workers
-
-
-class StopEvent(Protocol):
-    """Anything to wait for that says stop: an event of asyncio or of anyio."""
-
-    async def wait(self) -> object: ...
-
-
-@dataclass(kw_only=True)
-class RunSummary:
-    """What a run came to; `refusals` counts reasons, `open` what still needs something."""
-
-    counts: dict[EventKind, int] = field(default_factory=dict)
-    refusals: dict[str, int] = field(default_factory=dict)
-    open: int = 0
-
-    def add(self, event: ServiceEvent) -> None:
-        """Count an event."""
-        self.counts[event.kind] = self.counts.get(event.kind, 0) + 1
-        if event.kind in (EventKind.REFUSED, EventKind.ATTESTATION_REFUSED):
-            self.refusals[event.code] = self.refusals.get(event.code, 0) + 1
 
 
 class Orchestrator:

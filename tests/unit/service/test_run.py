@@ -45,6 +45,21 @@ async def test_many_jobs_share_calls_and_each_is_processed_once(world: World) ->
     assert len(blocks) < len(jobs) / 3
 
 
+async def test_finished_jobs_leave_memory(world: World) -> None:
+    workers = [world.add_worker(), world.add_worker(Behaviour.BAD_SIGNATURE)]
+    for number in range(20):
+        world.submit(workers[number % 2], workers[1 - number % 2])
+
+    with world.journal() as journal:
+        orchestrator = world.orchestrator(journal)
+        await orchestrator.run_once(20)
+
+    backlog = orchestrator._backlog
+    assert (orchestrator.open_jobs, orchestrator._kept) == (0, 0)
+    assert not any([orchestrator._tasks, backlog._groups, backlog._delayed])
+    assert {lane.active for lane in backlog._lanes.values()} == {0}
+
+
 async def test_owners_order_of_workers_is_kept(world: World) -> None:
     first, second = world.add_worker(), world.add_worker()
     job_id = world.submit(second, first)

@@ -1,258 +1,47 @@
-"""
-What the orchestrator writes down about each job, in one SQLite file of mode 0600.
-
-The chain is the truth and the journal comes second: it saves work after a restart, and keeps what
-the chain does not know (why something was refused, what a worker signed before, which workers are
-no longer believed). Rules that this module keeps:
-
-* A journal belongs to one format, one genesis and one contract; anything else is a `JournalError`.
-* One process has it open at a time.
-* Every method is one transaction. A killed process loses nothing that was returned; losing power
-  may lose the last moments, which the chain then tells again.
-* No payload, result or key is ever written to it.
-"""
+"""The journal's file: opening it, and reading and writing it, a transaction at a time."""
 
 import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 
-from sqlalchemy import (
-    Column,
-    Connection,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Row,
-    String,
-    Table,
-    create_engine,
-    delete,
-    event,
-    func,
-    select,
-)
+from sqlalchemy import Connection, Row, create_engine, delete, event, func, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from orchestrator.errors import JournalError
+from orchestrator.journal.records import (
+    JobRecord,
+    JobState,
+    PageChanges,
+    Refusal,
+    SeenStatement,
+    Usage,
+)
+from orchestrator.journal.tables import (
+    ADD_STATEMENT,
+    COUNT_REFUSAL,
+    DISTRUSTED,
+    JOBS,
+    META,
+    METADATA,
+    REFUSALS,
+    STATEMENTS,
+    UPSERT_JOB,
+    USAGE,
+)
 from orchestrator.models import JobId, Outcome, WorkerId
 
-__all__ = [
-    "JobRecord",
-    "JobState",
-    "Journal",
-    "PageChanges",
-    "Refusal",
-    "SeenStatement",
-    "Usage",
-]
+__all__ = ["Journal"]
 
 VERSION = 1
 MAX_JOB_ID = (1 << 63) - 1  # what an integer of SQLite holds; a contract counts from 1
-
-_METADATA = MetaData()
-_META = Table(
-    "meta",
-    _METADATA,
-    Column("one", Integer, primary_key=True),
-    Column("version", Integer, nullable=False),
-    Column("genesis_hash", LargeBinary, nullable=False),
-    Column("contract", LargeBinary, nullable=False),
-    Column("cursor_block", Integer, nullable=False),
-    Column("cursor_index", Integer, nullable=False),
-)
-_JOBS = Table(
-    "jobs",
-    _METADATA,
-    Column("job_id", Integer, primary_key=True),
-    Column("owner", LargeBinary, nullable=False),
-    Column("payload_hash", LargeBinary, nullable=False),
-    Column("workers", String, nullable=False),
-    Column("created_at", Integer, nullable=False),
-    Column("deadline", Integer, nullable=False),
-    Column("size", Integer, nullable=False),
-    Column("state", String, nullable=False, index=True),
-    Column("code", String, nullable=False),
-    Column("detail", String, nullable=False),
-    Column("dispatched", String, nullable=False),
-    Column("seen_at", Integer, nullable=False),
-    Column("updated_at", Integer, nullable=False),
-)
-_REFUSALS = Table(
-    "refusals",
-    _METADATA,
-    Column("job_id", Integer, primary_key=True),
-    Column("worker", Integer, primary_key=True),
-    Column("code", String, primary_key=True),
-    Column("detail", String, nullable=False),
-    Column("count", Integer, nullable=False),
-    Column("first_at", Integer, nullable=False),
-    Column("last_at", Integer, nullable=False),
-)
-_STATEMENTS = Table(
-    "statements",
-    _METADATA,
-    Column("job_id", Integer, primary_key=True),
-    Column("worker", Integer, primary_key=True),
-    Column("outcome", Integer, nullable=False),
-    Column("result_hash", LargeBinary, nullable=False),
-    Column("units", String, nullable=False),
-    Column("started_at", String, nullable=False),
-    Column("finished_at", String, nullable=False),
-    Column("issued_at", String, nullable=False),
-    Column("signature", LargeBinary, nullable=False),
-)
-_DISTRUSTED = Table(
-    "distrusted",
-    _METADATA,
-    Column("worker", Integer, primary_key=True),
-    Column("code", String, nullable=False),
-    Column("evidence", String, nullable=False),
-    Column("at", Integer, nullable=False),
-    Column("suspended", Integer, nullable=False),
-)
-_USAGE = Table(
-    "usage",
-    _METADATA,
-    Column("day", Integer, primary_key=True),
-    Column("owner", LargeBinary, primary_key=True),
-    Column("jobs", Integer, nullable=False),
-    Column("bytes", Integer, nullable=False),
-)
-
-_INSERT_JOB = insert(_JOBS)
-_UPSERT_JOB = _INSERT_JOB.on_conflict_do_update(
-    index_elements=["job_id"],
-    set_={column.name: column for column in _INSERT_JOB.excluded if column.name != "job_id"},
-)
-_ADD_STATEMENT = insert(_STATEMENTS).on_conflict_do_nothing()
-_ADD_REFUSAL = insert(_REFUSALS)
-_COUNT_REFUSAL = _ADD_REFUSAL.on_conflict_do_update(
-    index_elements=["job_id", "worker", "code"],
-    set_={
-        "detail": _ADD_REFUSAL.excluded.detail,
-        "count": _REFUSALS.c.count + 1,
-        "last_at": _ADD_REFUSAL.excluded.last_at,
-    },
-)
-
-
-class JobState(Enum):
-    """Where a job stands for this orchestrator; after `ATTESTED` it is closed for good."""
-
-    DEFERRED = "deferred"
-    ADMITTED = "admitted"
-    DISPATCHED = "dispatched"
-    ATTESTED = "attested"
-    REFUSED = "refused"
-    PROCESSED = "processed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-    PURGED = "purged"
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether nothing more is done about the job."""
-        return self in _CLOSED
-
-
-_CLOSED = frozenset(
-    {
-        JobState.REFUSED,
-        JobState.PROCESSED,
-        JobState.FAILED,
-        JobState.CANCELLED,
-        JobState.EXPIRED,
-        JobState.PURGED,
-    }
-)
-_OPEN = frozenset(set(JobState) - _CLOSED - {JobState.DEFERRED})
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobRecord:
-    """
-    One job's row; `code` is why it is where it is, empty when nothing went wrong.
-
-    `dispatched` lists the workers that may hold the job's bytes.
-    """
-
-    job_id: JobId
-    owner: bytes
-    payload_hash: bytes
-    workers: tuple[WorkerId, ...]
-    created_at: int
-    deadline: int
-    size: int
-    state: JobState
-    seen_at: int
-    updated_at: int
-    code: str = ""
-    detail: str = ""
-    dispatched: tuple[WorkerId, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """Something refused about a job; `worker` is 0 when no worker had a part in it."""
-
-    job_id: JobId
-    worker: WorkerId
-    code: str
-    detail: str
-    count: int
-    first_at: int
-    last_at: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeenStatement:
-    """A statement that a worker has signed about a job, as first seen; its signature verified."""
-
-    job_id: JobId
-    worker: WorkerId
-    outcome: Outcome
-    result_hash: bytes
-    units: int
-    started_at: int
-    finished_at: int
-    issued_at: int
-    signature: bytes
-
-    def conflicts_with(self, other: "SeenStatement") -> bool:
-        """Whether the two say different things about one job (protocol 4: times of issue apart)."""
-        return (self.outcome, self.result_hash, self.units, self.started_at, self.finished_at) != (
-            other.outcome,
-            other.result_hash,
-            other.units,
-            other.started_at,
-            other.finished_at,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Usage:
-    """What was admitted of one owner on one day."""
-
-    jobs: int = 0
-    bytes: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class PageChanges:
-    """What one page of events changes, written together with the cursor behind it."""
-
-    cursor: tuple[int, int]
-    records: Sequence[JobRecord] = ()
-    usage: Mapping[tuple[int, bytes], Usage] = field(default_factory=dict)
+CLOSED = frozenset(state for state in JobState if state.is_closed)
+OPEN = frozenset(set(JobState) - CLOSED - {JobState.DEFERRED})
 
 
 class Journal:
@@ -297,9 +86,9 @@ class Journal:
         version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
         tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one()
         if version == 0 and tables == 0:
-            _METADATA.create_all(connection)
+            METADATA.create_all(connection)
             connection.execute(
-                insert(_META).values(
+                insert(META).values(
                     one=1,
                     version=VERSION,
                     genesis_hash=genesis,
@@ -314,7 +103,7 @@ class Journal:
             raise JournalError(
                 f"journal {self._path} has format version {version}, this program reads {VERSION}"
             )
-        row = connection.execute(select(_META)).one()
+        row = connection.execute(select(META)).one()
         for name, found, expected in (
             ("genesis", row.genesis_hash, genesis),
             ("contract", row.contract, contract),
@@ -344,7 +133,7 @@ class Journal:
     def cursor(self) -> tuple[int, int]:
         """The block and index up to which events have been seen."""
         with self._transaction() as connection:
-            row = connection.execute(select(_META.c.cursor_block, _META.c.cursor_index)).one()
+            row = connection.execute(select(META.c.cursor_block, META.c.cursor_index)).one()
         return (row.cursor_block, row.cursor_index)
 
     def write_page(self, changes: PageChanges) -> None:
@@ -354,19 +143,19 @@ class Journal:
             for (day, owner), usage in changes.usage.items():
                 row = {"day": day, "owner": owner, "jobs": usage.jobs, "bytes": usage.bytes}
                 connection.execute(
-                    insert(_USAGE)
+                    insert(USAGE)
                     .values(row)
                     .on_conflict_do_update(index_elements=["day", "owner"], set_=row)
                 )
             block, index = changes.cursor
-            connection.execute(_META.update().values(cursor_block=block, cursor_index=index))
+            connection.execute(META.update().values(cursor_block=block, cursor_index=index))
 
     def usage(self, day: int, owner: bytes) -> Usage:
         """What was admitted of *owner* on *day* (days since the epoch)."""
         with self._transaction() as connection:
             row = connection.execute(
-                select(_USAGE.c.jobs, _USAGE.c.bytes).where(
-                    _USAGE.c.day == day, _USAGE.c.owner == owner
+                select(USAGE.c.jobs, USAGE.c.bytes).where(
+                    USAGE.c.day == day, USAGE.c.owner == owner
                 )
             ).one_or_none()
         return Usage() if row is None else Usage(jobs=row.jobs, bytes=row.bytes)
@@ -386,12 +175,12 @@ class Journal:
     def records(self, job_ids: Sequence[JobId]) -> list[JobRecord]:
         """Return the rows of those of the jobs that were seen."""
         with self._transaction() as connection:
-            rows = connection.execute(select(_JOBS).where(_JOBS.c.job_id.in_(job_ids))).all()
+            rows = connection.execute(select(JOBS).where(JOBS.c.job_id.in_(job_ids))).all()
         return [_record(row) for row in rows]
 
     def open_records(self, *, after: JobId = 0, limit: int = 1_000) -> list[JobRecord]:
         """Return rows of jobs that still need something, by id."""
-        return self._in_states(_OPEN, after, limit)
+        return self._in_states(OPEN, after, limit)
 
     def deferred_records(self, *, after: JobId = 0, limit: int = 1_000) -> list[JobRecord]:
         """Return rows of jobs that wait for another day's allowance, by id."""
@@ -401,9 +190,9 @@ class Journal:
         names = sorted(state.value for state in states)
         with self._transaction() as connection:
             rows = connection.execute(
-                select(_JOBS)
-                .where(_JOBS.c.state.in_(names), _JOBS.c.job_id > after)
-                .order_by(_JOBS.c.job_id)
+                select(JOBS)
+                .where(JOBS.c.state.in_(names), JOBS.c.job_id > after)
+                .order_by(JOBS.c.job_id)
                 .limit(limit)
             ).all()
         return [_record(row) for row in rows]
@@ -412,7 +201,7 @@ class Journal:
         """How many jobs are in each state."""
         with self._transaction() as connection:
             rows = connection.execute(
-                select(_JOBS.c.state, func.count()).group_by(_JOBS.c.state)
+                select(JOBS.c.state, func.count()).group_by(JOBS.c.state)
             ).all()
         return {JobState(state): count for state, count in rows}
 
@@ -432,15 +221,15 @@ class Journal:
             "last_at": at,
         }
         with self._transaction() as connection:
-            connection.execute(_COUNT_REFUSAL, row)
+            connection.execute(COUNT_REFUSAL, row)
 
     def refusals(self, job_id: JobId) -> list[Refusal]:
         """Return what was refused about the job, in the order it happened first."""
         with self._transaction() as connection:
             rows = connection.execute(
-                select(_REFUSALS)
-                .where(_REFUSALS.c.job_id == job_id)
-                .order_by(_REFUSALS.c.first_at, _REFUSALS.c.worker, _REFUSALS.c.code)
+                select(REFUSALS)
+                .where(REFUSALS.c.job_id == job_id)
+                .order_by(REFUSALS.c.first_at, REFUSALS.c.worker, REFUSALS.c.code)
             ).all()
         return [Refusal(**row._mapping) for row in rows]  # noqa: SLF001  # SQLAlchemy's public name
 
@@ -456,13 +245,13 @@ class Journal:
             **{name: str(getattr(statement, name)) for name in _U64},
         }
         with self._transaction() as connection:
-            added = connection.execute(_ADD_STATEMENT, row)
+            added = connection.execute(ADD_STATEMENT, row)
             if added.rowcount == 1:
                 return statement
             found = connection.execute(
-                select(_STATEMENTS).where(
-                    _STATEMENTS.c.job_id == statement.job_id,
-                    _STATEMENTS.c.worker == statement.worker,
+                select(STATEMENTS).where(
+                    STATEMENTS.c.job_id == statement.job_id,
+                    STATEMENTS.c.worker == statement.worker,
                 )
             ).one()
         return _seen(found)
@@ -471,7 +260,7 @@ class Journal:
         """Return the statements first seen about these jobs."""
         with self._transaction() as connection:
             rows = connection.execute(
-                select(_STATEMENTS).where(_STATEMENTS.c.job_id.in_(job_ids))
+                select(STATEMENTS).where(STATEMENTS.c.job_id.in_(job_ids))
             ).all()
         return [_seen(row) for row in rows]
 
@@ -480,20 +269,20 @@ class Journal:
         row = {"worker": worker, "code": code, "evidence": json.dumps(evidence), "at": at}
         row["suspended"] = 0
         with self._transaction() as connection:
-            added = connection.execute(insert(_DISTRUSTED).values(row).on_conflict_do_nothing())
+            added = connection.execute(insert(DISTRUSTED).values(row).on_conflict_do_nothing())
         return added.rowcount == 1
 
     def distrusted(self) -> dict[WorkerId, str]:
         """Return the workers that are no longer believed, and why."""
         with self._transaction() as connection:
-            rows = connection.execute(select(_DISTRUSTED.c.worker, _DISTRUSTED.c.code)).all()
+            rows = connection.execute(select(DISTRUSTED.c.worker, DISTRUSTED.c.code)).all()
         return {row.worker: row.code for row in rows}
 
     def unsuspended(self) -> list[WorkerId]:
         """Return the workers no longer believed that nobody has asked the chain to suspend."""
         with self._transaction() as connection:
             found = connection.execute(
-                select(_DISTRUSTED.c.worker).where(_DISTRUSTED.c.suspended == 0)
+                select(DISTRUSTED.c.worker).where(DISTRUSTED.c.suspended == 0)
             ).scalars()
             return list(found)
 
@@ -501,27 +290,27 @@ class Journal:
         """Write down that the worker needs no suspending any more."""
         with self._transaction() as connection:
             connection.execute(
-                _DISTRUSTED.update().where(_DISTRUSTED.c.worker == worker).values(suspended=1)
+                DISTRUSTED.update().where(DISTRUSTED.c.worker == worker).values(suspended=1)
             )
 
     def evidence(self, worker: WorkerId) -> object:
         """Return what the worker was taken off the list for, `None` if it was not."""
         with self._transaction() as connection:
             text = connection.execute(
-                select(_DISTRUSTED.c.evidence).where(_DISTRUSTED.c.worker == worker)
+                select(DISTRUSTED.c.evidence).where(DISTRUSTED.c.worker == worker)
             ).scalar_one_or_none()
         return None if text is None else json.loads(text)
 
     def prune(self, *, before: int) -> int:
         """Forget jobs closed before *before* (ms) and all about them; how many they were."""
-        old = select(_JOBS.c.job_id).where(
-            _JOBS.c.state.in_([state.value for state in _CLOSED]), _JOBS.c.updated_at < before
+        old = select(JOBS.c.job_id).where(
+            JOBS.c.state.in_([state.value for state in CLOSED]), JOBS.c.updated_at < before
         )
         with self._transaction() as connection:
-            for table in (_REFUSALS, _STATEMENTS):
+            for table in (REFUSALS, STATEMENTS):
                 connection.execute(delete(table).where(table.c.job_id.in_(old)))
-            removed = connection.execute(delete(_JOBS).where(_JOBS.c.job_id.in_(old)))
-            connection.execute(delete(_USAGE).where(_USAGE.c.day < before // 86_400_000))
+            removed = connection.execute(delete(JOBS).where(JOBS.c.job_id.in_(old)))
+            connection.execute(delete(USAGE).where(USAGE.c.day < before // 86_400_000))
         return removed.rowcount
 
 
@@ -576,7 +365,7 @@ def _upsert_records(connection: Connection, records: Iterable[JobRecord]) -> Non
         for record in records
     ]
     if rows:
-        connection.execute(_UPSERT_JOB, rows)
+        connection.execute(UPSERT_JOB, rows)
 
 
 def _joined(workers: Iterable[WorkerId]) -> str:
