@@ -57,8 +57,9 @@ fn only_the_owner_cancels() {
 fn an_attested_job_has_to_wait_for_the_grace() {
     let grace = Parameters::default().mark_grace;
     let mut world = World::with_job();
-    world.now += 7;
+    // The grace runs from the recording, not from the signing.
     let attempt = world.attempt(1, 1);
+    world.now += 7;
     world.record(&attempt).unwrap();
     let attested_at = world.now;
     refused(&mut world);

@@ -2,6 +2,7 @@
 //! `tests/vectors/README.md`.
 
 use ink::primitives::AccountId;
+use k256::elliptic_curve::sec1::ToEncodedPoint;
 use serde_json::Value;
 use sha2::{Digest, Sha512};
 
@@ -180,6 +181,49 @@ fn registrations_are_encoded_hashed_and_verified_as_everywhere() {
         assert_eq!(possession.bytes(&key), bytes(case, "encoded_hex"));
     }
     check_refused(&vectors);
+}
+
+/// Any r that is a point's, any s and any digest are a signature by some key, which recovery finds.
+/// So there is a good signature with the largest s that is allowed, and one with the next.
+#[test]
+fn the_largest_s_is_half_the_order() {
+    let half =
+        hex::decode("7fffffffffffffffffffffffffffffff5d576e7357a4501ddfe92f46681b20a0").unwrap();
+    let digest = [0x11; 32];
+    let Signature::Ecdsa(mut bytes) = World::key(1).sign(&digest) else {
+        panic!("worker 1 signs by ECDSA");
+    };
+    let mut verified_with = |last_byte| {
+        bytes[32..64].copy_from_slice(&half);
+        bytes[63] = last_byte;
+        let signature = k256::ecdsa::Signature::from_slice(&bytes[..64]).unwrap();
+        let recovery_id = k256::ecdsa::RecoveryId::from_byte(bytes[64]).unwrap();
+        let key = recover(&signature, recovery_id, &digest)
+            .to_affine()
+            .to_encoded_point(true);
+        let key = PublicKey::Ecdsa(key.as_bytes().try_into().unwrap());
+        verify_signature(&key, &Signature::Ecdsa(bytes), &digest)
+    };
+
+    assert_eq!(verified_with(0xa0), Ok(()));
+    assert_eq!(verified_with(0xa1), Err(Error::BadSignature));
+}
+
+/// The key whose signature this is: `(s R - z G) / r`, for any s.
+fn recover(
+    signature: &k256::ecdsa::Signature,
+    recovery_id: k256::ecdsa::RecoveryId,
+    digest: &[u8; 32],
+) -> k256::ProjectivePoint {
+    use k256::elliptic_curve::ops::{Invert, Reduce};
+    use k256::elliptic_curve::point::DecompressPoint;
+
+    let (r, s) = signature.split_scalars();
+    let odd = u8::from(recovery_id.is_y_odd()).into();
+    let point = k256::AffinePoint::decompress(&r.to_bytes(), odd).unwrap();
+    let z = <k256::Scalar as Reduce<k256::U256>>::reduce_bytes(digest.into());
+    let inverse: k256::Scalar = *r.invert();
+    (k256::ProjectivePoint::from(point) * *s - k256::ProjectivePoint::GENERATOR * z) * inverse
 }
 
 /// The contract does not read bindings, quotes are verified outside; their signing key bytes are
