@@ -143,7 +143,7 @@ def check(world: World, ids: list[int], behaviours: list[tuple[Behaviour, Behavi
     assert not world.heard(EventKind.CONFLICT)
 
 
-@settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=15, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(behaviours=jobs, schedule=deaths, chain_faults=faults)
 def test_jobs_end_right_whatever_goes_wrong(
     behaviours: list[tuple[Behaviour, Behaviour]],
