@@ -177,6 +177,8 @@ class Turns:
         objection = self._trust.objection(worker) or await self._trust.chain_objection(worker)
         if objection is not None:
             raise RefusedError(*objection)
+        if open_job.needs_review:  # told so while we were reading
+            return Result(next=Next.TURN)
         open_job.is_interruptible = True
         try:
             answer = await self._execution.execute(open_job, job, worker)

@@ -80,7 +80,7 @@ def flaky(world: World, schedule: list[tuple[str, Fault, int]]) -> FlakyChain:
                     return chosen if is_effect or chosen is not Fault.TRAP else Fault.BEFORE
         return None
 
-    return FlakyChain(world.chain, fault)
+    return FlakyChain(world.served, fault)
 
 
 async def run_until_death(world: World, death: tuple[Step, Moment, int]) -> None:

@@ -286,7 +286,7 @@ async def test_role_revoked_while_running_is_noticed(world: World) -> None:
             world.chain.call(call, signer=ADMIN)
         return None
 
-    world.wrapped = FlakyChain(world.chain, revoke)
+    world.wrapped = FlakyChain(world.served, revoke)
     summary = await world.run(seconds=3)
 
     assert world.codes(job_id) == {"MissingRole"}
@@ -305,7 +305,7 @@ async def test_lost_answer_of_a_call_is_looked_up_on_the_chain(
     job_id = world.submit(world.add_worker())
     faults = iter([fault])
     world.wrapped = FlakyChain(
-        world.chain, lambda called: next(faults, None) if called == label else None
+        world.served, lambda called: next(faults, None) if called == label else None
     )
 
     with world.journal() as journal:
@@ -323,7 +323,7 @@ async def test_lost_answer_of_a_call_is_looked_up_on_the_chain(
 async def test_chain_that_is_away_for_a_while_stops_nothing(world: World) -> None:
     left = iter(range(8))
     world.wrapped = FlakyChain(
-        world.chain,
+        world.served,
         lambda label: Fault.BEFORE if label == "events" and next(left, None) is not None else None,
     )
     stop = asyncio.Event()
@@ -344,7 +344,7 @@ async def test_call_that_traps_for_one_job_does_not_stop_the_others(world: World
     worker = world.add_worker()
     jobs = [world.submit(worker) for _ in range(3)]
     poison = jobs[1]
-    chain = FlakyChain(world.chain, lambda _: None)
+    chain = FlakyChain(world.served, lambda _: None)
     call = chain.call
 
     def trap(made: object, *, signer: object) -> object:
@@ -402,7 +402,7 @@ async def test_two_orchestrators_process_each_job_once(world: World) -> None:
 
 async def _run_on_its_own_chain(world: World) -> None:
     """One thread at a time may use a chain, so the two take turns at it."""
-    chain = FlakyChain(world.chain, lambda _: None)
+    chain = FlakyChain(world.served, lambda _: None)
     through: Callable[..., object] = chain._through
 
     def locked(label: str, work: Callable[[], object]) -> object:

@@ -18,7 +18,7 @@ from orchestrator.service.ledger import Ledger
 from orchestrator.testing.workers import Behaviour
 from orchestrator.workers import JobKey, WorkerJob, WorkerJobState
 from tests.unit.service.test_chain_first import STRANGER, attest
-from tests.unit.service.world import ADMIN, OPERATOR, World
+from tests.unit.service.world import ADMIN, OPERATOR, OWNER, World, until
 
 Groups = Sequence[Sequence[Completion]]
 
@@ -227,3 +227,25 @@ async def test_journal_that_fails_tells_everybody_who_waits(
         monkeypatch.setattr(journal, "save", full)
         with pytest.raises(JournalError, match="full"):
             await world.orchestrator(journal).run_once(10)
+
+
+async def test_job_cancelled_just_before_it_is_handed_out_is_not(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event comes while the worker is looked up, when the turn can't be interrupted."""
+    job_id = world.submit(world.add_worker(Behaviour.NEVER))
+    has_measurement = Ledger.has_measurement
+
+    with world.journal() as journal:
+        orchestrator = world.orchestrator(journal)
+
+        async def slow(ledger: Ledger, measurement: bytes) -> bool:
+            world.chain.call(world.processor.cancel_job(job_id), signer=OWNER)
+            await until(lambda: orchestrator._open[job_id].needs_review)
+            return await has_measurement(ledger, measurement)
+
+        monkeypatch.setattr(Ledger, "has_measurement", slow)
+        summary = await orchestrator.run_once(10)
+
+    assert summary.counts[EventKind.CANCELLED] == 1
+    assert world.scripted[0].puts == []

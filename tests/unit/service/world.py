@@ -68,10 +68,15 @@ async def until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
 
 @dataclass
 class World:
-    """Everything around an orchestrator; `run` makes one and lets it do what it can."""
+    """
+    Everything around an orchestrator; `run` makes one and lets it do what it can.
+
+    `served` is the orchestrator's own connection to the chain, which is for one thread at a time.
+    """
 
     folder: Path
     chain: EmbeddedChain
+    served: EmbeddedChain
     processor: JobProcessor
     blobs: DirectoryBlobStore
     clock: Callable[[], int] = wall_clock
@@ -201,7 +206,7 @@ class World:
         fail_point: FailPoint = no_fail_point,
     ) -> Orchestrator:
         return Orchestrator(
-            chain=self.wrapped or self.chain,
+            chain=self.wrapped or self.served,
             processor=self.processor,
             account=account,
             journal=journal,
@@ -234,7 +239,7 @@ class World:
 @contextmanager
 def make_world(folder: Path) -> Iterator[World]:
     """A world with a contract, an operator, and no workers yet."""
-    chain = EmbeddedChain(":memory:")
+    chain = EmbeddedChain(folder / "chain.db")
     processor = deploy_processor(
         chain,
         admin=ADMIN,
@@ -242,12 +247,15 @@ def make_world(folder: Path) -> Iterator[World]:
         measurement=MEASUREMENT,
     )
     chain.call(processor.grant_role(OPERATOR.account_id, Role.OPERATOR), signer=ADMIN)
+    served = EmbeddedChain(folder / "chain.db")
     try:
         yield World(
             folder=folder,
             chain=chain,
+            served=served,
             processor=processor,
             blobs=DirectoryBlobStore(folder / "blobs", durable=False),
         )
     finally:
+        served.close()
         chain.close()
