@@ -22,6 +22,9 @@ __all__ = ["HttpBlobStore"]
 
 _CONNECT_SECONDS = 5.0
 _SILENCE_SECONDS = 15.0
+_MAX_PORT = 65_535
+# The last two are what sockets and codecs say to addresses that pass for URLs.
+_NO_ANSWER = (httpx.HTTPError, httpx.InvalidURL, OSError, OverflowError, ValueError)
 
 
 class HttpBlobStore:
@@ -41,13 +44,7 @@ class HttpBlobStore:
         timeout_seconds: float = 120.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        try:
-            parsed = httpx.URL(url)
-        except (httpx.InvalidURL, TypeError, ValueError) as error:
-            raise ConfigError(f"blob URL {url!r}: {error}") from error
-        if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise ConfigError(f"blob URL {url!r}: must be http:// or https:// with a host")
-        self._url = str(parsed).rstrip("/")
+        self._url = _check_url(url)
         self._timeout_seconds = timeout_seconds
         self._client = httpx.Client(
             headers={"accept-encoding": "identity", "user-agent": "phala-jobs"},
@@ -70,7 +67,7 @@ class HttpBlobStore:
                 if answer.status_code != 200:
                     raise BlobUnavailableError(f"{self._url} answered {answer.status_code}")
                 data = self._read(answer, max_bytes)
-        except (httpx.HTTPError, OSError) as error:
+        except _NO_ANSWER as error:
             raise BlobUnavailableError(
                 f"{self._url}: {str(error) or type(error).__name__}"
             ) from error
@@ -87,7 +84,7 @@ class HttpBlobStore:
         """
         try:
             status = self._client.head(self._blob_url(digest)).status_code
-        except (httpx.HTTPError, OSError) as error:
+        except _NO_ANSWER as error:
             raise BlobUnavailableError(
                 f"{self._url}: {str(error) or type(error).__name__}"
             ) from error
@@ -121,3 +118,18 @@ class HttpBlobStore:
                 raise BlobUnavailableError(f"{self._url}: not within {self._timeout_seconds:g} s")
             parts.append(part)
         return b"".join(parts)
+
+
+def _check_url(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+        host = parsed.host
+        # Sockets refuse what this refuses, and httpx lets it pass: labels empty or over 63 bytes.
+        parsed.raw_host.decode("ascii").encode("idna")
+    except (httpx.InvalidURL, TypeError, ValueError) as error:
+        raise ConfigError(f"blob URL {url!r}: {error}") from error
+    if parsed.scheme not in ("http", "https") or not host:
+        raise ConfigError(f"blob URL {url!r}: must be http:// or https:// with a host")
+    if parsed.port is not None and not 1 <= parsed.port <= _MAX_PORT:
+        raise ConfigError(f"blob URL {url!r}: port {parsed.port}, must be 1 to {_MAX_PORT}")
+    return str(parsed).rstrip("/")

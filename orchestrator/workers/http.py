@@ -42,6 +42,7 @@ _MAX_ANSWER = 65_536
 _MAX_ERROR_WORDS = 300
 _MAX_RETRY_AFTER_SECONDS = 3_600.0
 _CONNECT_SECONDS = 5.0
+_MAX_PORT = 65_535
 
 
 class HttpWorkerClient:
@@ -174,7 +175,8 @@ class HttpWorkerClient:
                 return await self._exchange(method, path, content, max_bytes)
         except TimeoutError as error:
             raise WorkerUnavailableError(f"{self._url}: no answer within {limit:g} s") from error
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, OverflowError, ValueError) as error:
+            # The last two are what sockets and codecs say to addresses that pass for URLs.
             why = str(error) or type(error).__name__
             if isinstance(error, httpx.RemoteProtocolError) and "illegal" in why.lower():
                 raise WorkerProtocolError(f"{self._url} does not speak HTTP: {why}") from error
@@ -231,13 +233,18 @@ def _retry_after(value: str | None) -> float | None:
 def _check_url(url: str, *, has_token: bool) -> str:
     try:
         parsed = httpx.URL(url)
+        host = parsed.host
+        # Sockets refuse what this refuses, and httpx lets it pass: labels empty or over 63 bytes.
+        parsed.raw_host.decode("ascii").encode("idna")
     except (httpx.InvalidURL, TypeError, ValueError) as error:
         raise ConfigError(f"worker URL {url!r}: {error}") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https") or not host:
         raise ConfigError(f"worker URL {url!r}: must be http:// or https:// with a host")
+    if parsed.port is not None and not 1 <= parsed.port <= _MAX_PORT:
+        raise ConfigError(f"worker URL {url!r}: port {parsed.port}, must be 1 to {_MAX_PORT}")
     if parsed.userinfo or parsed.query or parsed.fragment:
         raise ConfigError(f"worker URL {url!r}: must have no user, query or fragment")
-    if has_token and parsed.scheme != "https" and not _is_loopback(parsed.host):
+    if has_token and parsed.scheme != "https" and not _is_loopback(host):
         raise ConfigError(f"worker URL {url!r}: a token is sent over https alone")
     return str(parsed).rstrip("/")
 

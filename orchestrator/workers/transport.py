@@ -84,7 +84,8 @@ class KeepAliveTransport(httpx.AsyncBaseTransport):
             raise httpx.ConnectTimeout(
                 f"no connection within {self._connect_seconds:g} s"
             ) from error
-        except OSError as error:
+        except (OSError, OverflowError, ValueError) as error:
+            # An address that can't be one is refused by sockets and codecs in words of their own.
             raise httpx.ConnectError(str(error) or type(error).__name__) from error
         return connection
 
@@ -272,7 +273,9 @@ class _Connection(asyncio.Protocol):
 
 
 def _place(url: httpx.URL) -> tuple[str, str, int]:
-    return (url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80))
+    # In ASCII as httpx encoded it: `url.host` is decoded, and sockets would encode it otherwise.
+    host = url.raw_host.decode("ascii")
+    return (url.scheme, host, url.port or (443 if url.scheme == "https" else 80))
 
 
 async def _whole(request: httpx.Request) -> bytes:

@@ -261,12 +261,46 @@ def test_an_http_store_is_read_only() -> None:
     store.close()
 
 
+@pytest.mark.parametrize("error", [OverflowError("port"), UnicodeError("label"), ValueError("x")])
+def test_what_a_library_says_in_its_own_words_is_unavailable(error: Exception) -> None:
+    def handle(_: httpx.Request) -> httpx.Response:
+        raise error
+
+    store = HttpBlobStore("http://127.0.0.1:9", transport=httpx.MockTransport(handle))
+
+    with pytest.raises(BlobUnavailableError, match=str(error)):
+        store.get(MISSING, max_bytes=1)
+    with pytest.raises(BlobUnavailableError, match=str(error)):
+        store.has(MISSING)
+    store.close()
+
+
 @pytest.mark.parametrize(
-    "url", ["", "ftp://host", "http://", "nonsense", "http://host:port", "file:///x"]
+    "url",
+    [
+        "",
+        "ftp://host",
+        "http://",
+        "nonsense",
+        "http://host:port",
+        "file:///x",
+        "http://127.0.0.1:0",
+        "http://127.0.0.1:99999",
+        "http://a..b",
+        "http://" + "a" * 64 + ".example",
+        "http://xn--a",
+    ],
 )
 def test_a_url_that_is_none_is_a_wrong_setting(url: str) -> None:
     with pytest.raises(ConfigError, match="blob URL"):
         HttpBlobStore(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:65535", "http://[::1]:1", "http://" + "a" * 63 + ".example."]
+)
+def test_a_url_at_the_limits_is_one(url: str) -> None:
+    HttpBlobStore(url).close()
 
 
 def _client(store: BlobStore, authorize: Callable[[Request], None] | None) -> httpx.AsyncClient:

@@ -247,6 +247,26 @@ async def test_a_worker_that_is_not_there_is_unavailable() -> None:
     await client.close()
 
 
+@pytest.mark.parametrize("error", [OverflowError("port"), UnicodeError("label"), ValueError("x")])
+async def test_what_a_library_says_in_its_own_words_is_unavailable(error: Exception) -> None:
+    def handle(_: httpx.Request) -> httpx.Response:
+        raise error
+
+    client = HttpWorkerClient("http://127.0.0.1:9", transport=httpx.MockTransport(handle))
+
+    with pytest.raises(WorkerUnavailableError, match=str(error)):
+        await client.delete_job(KEY)
+    await client.close()
+
+
+async def test_a_redirect_to_no_host_is_unavailable() -> None:
+    client = answering(302, headers={"location": "http://xn--a/"})
+
+    with pytest.raises(WorkerUnavailableError):
+        await client.identity()
+    await client.close()
+
+
 Answer = tuple[int, dict[str, str], bytes]
 
 
@@ -453,11 +473,30 @@ async def test_an_identity_that_is_none_is_not_of_the_protocol(change: dict[str,
         "http://user:password@127.0.0.1",
         "http://127.0.0.1/?a=b",
         "http://127.0.0.1/#a",
+        "http://127.0.0.1:0",
+        "http://127.0.0.1:99999",
+        "http://a..b",
+        "http://" + "a" * 64 + ".example",
+        "http://xn--a",
     ],
 )
 def test_a_url_that_is_none_is_a_wrong_setting(url: str) -> None:
     with pytest.raises(ConfigError, match="worker URL"):
         HttpWorkerClient(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:65535",
+        "http://127.0.0.1:1/prefix",
+        "http://[::ffff:1.2.3.4]:1",
+        "https://" + "a" * 63 + ".example.",
+        "https://b\u00fccher.example",
+    ],
+)
+async def test_a_url_at_the_limits_is_one(url: str) -> None:
+    await HttpWorkerClient(url).close()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "[::1]", "localhost"])

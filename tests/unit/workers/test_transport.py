@@ -199,6 +199,29 @@ async def test_nobody_listening_is_a_connect_error() -> None:
             await asking.get(url)
 
 
+@pytest.mark.parametrize("place", ["127.0.0.1:99999", "a..b", "a" * 64 + ".example"])
+async def test_address_that_can_be_none_is_a_connect_error(place: str) -> None:
+    async with client() as asking:
+        with pytest.raises(httpx.ConnectError):
+            await asking.get(f"http://{place}/")
+
+
+async def test_host_is_looked_up_as_the_url_encodes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sockets encode by IDNA 2003, which makes another host of this one."""
+    hosts: list[str] = []
+
+    async def create_connection(_: object, host: str, *__: object, **___: object) -> None:
+        hosts.append(host)
+        raise OSError
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", create_connection)
+    async with client() as asking:
+        with pytest.raises(httpx.ConnectError):
+            await asking.get("http://fa\u00df.example/")
+
+    assert hosts == ["xn--fa-hia.example"]
+
+
 async def test_tls_with_a_server_that_speaks_none_is_a_connect_error() -> None:
     server = Server(lambda _: OK)
     async with server.serve() as url, client() as asking:
