@@ -1,6 +1,7 @@
 """The end of a job: workers drop what nobody will ask for, and the journal says how it ended."""
 
 import asyncio
+import logging
 
 import stamina
 
@@ -16,6 +17,7 @@ from orchestrator.workers import JobKey
 
 __all__ = ["Closing"]
 
+_LOG = logging.getLogger("orchestrator.service")
 _STATES = {
     JobStatus.PROCESSED: (JobState.PROCESSED, EventKind.PROCESSED),
     JobStatus.FAILED: (JobState.FAILED, EventKind.FAILED),
@@ -80,7 +82,9 @@ class Closing:
                 ):
                     with attempt:
                         await ask(client.delete_job(key), seconds=parts.settings.answer_seconds)
-        except (WorkerError, InputError) as error:
+        except Exception as error:  # noqa: BLE001  # none may keep a job open that is over
+            if not isinstance(error, WorkerError | InputError):
+                _LOG.exception("job %s: delete at worker %s", record.job_id, worker_id)
             parts.emit(
                 ServiceEvent(
                     kind=EventKind.WORKER_ERROR,

@@ -299,7 +299,7 @@ class Orchestrator:
         self._apply(turn, result)
 
     async def _guarded(self, turn: Turn) -> Result:
-        """Take the turn; a fault of ours in one job must not stop the others."""
+        """Take the turn; a fault of ours must not stop other jobs, nor bind one to a worker."""
         open_job = turn.job
         try:
             return await self._turns.take(turn)
@@ -319,7 +319,10 @@ class Orchestrator:
                 code="InternalError",
                 detail=type(error).__name__,
             )
-            return Result(next=Next.WAIT)
+            if turn.worker is None or open_job.attested_by is not None:
+                return Result(next=Next.WAIT)
+            open_job.job = None  # whatever went wrong may have come after the recording
+            return Result(next=Next.NEXT_WORKER)
 
     def _apply(self, turn: Turn, result: Result) -> None:
         """Let the job wait for what follows."""

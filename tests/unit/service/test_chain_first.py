@@ -198,6 +198,24 @@ async def test_worker_that_is_away_does_not_keep_a_cancelled_job_open(world: Wor
     assert any("delete" in event.detail for event in world.heard(EventKind.WORKER_ERROR))
 
 
+async def test_fault_of_ours_in_a_delete_does_not_keep_a_cancelled_job_open(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = world.submit(world.add_worker(Behaviour.LOSES_CONNECTION))
+    await world.run()
+    world.chain.call(world.processor.cancel_job(job_id), signer=OWNER)
+
+    async def broken(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(world.scripted[0], "delete_job", broken)
+    summary = await world.run()
+
+    assert summary.open == 0
+    assert world.record(job_id).state is JobState.CANCELLED
+    assert "ZeroDivisionError" in {event.code for event in world.heard(EventKind.WORKER_ERROR)}
+
+
 async def test_job_past_its_deadline_is_expired_and_not_handed_out(world: World) -> None:
     job_id = world.submit(world.add_worker(), ttl=60_000)
     world.advance_time(60_001)

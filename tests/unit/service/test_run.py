@@ -8,10 +8,12 @@ import pytest
 from orchestrator.errors import ConfigError
 from orchestrator.journal import JobState
 from orchestrator.metrics import EventKind
-from orchestrator.models import JobStatus, Outcome, Role, Worker, WorkerStatus
+from orchestrator.models import Completion, Job, JobStatus, Outcome, Role, Worker, WorkerStatus
+from orchestrator.service.settlement import Settlement
 from orchestrator.testing import LocalAccount
 from orchestrator.testing.workers import Behaviour
 from orchestrator.workers import JobRequest, WorkerClient
+from orchestrator.workers.http import HttpWorkerClient
 from tests.unit.service.world import ADMIN, OPERATOR, OWNER, QUICK, World, until
 
 
@@ -319,6 +321,61 @@ async def test_fault_of_ours_in_one_job_does_not_stop_the_others(
     assert world.status(healthy) is JobStatus.PROCESSED
     assert world.status(poison) is JobStatus.SUBMITTED
     assert world.codes(poison) == {"InternalError"}
+
+
+async def test_fault_of_ours_at_one_worker_sends_the_job_to_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = world.submit(world.add_worker(), world.add_worker())
+
+    async def broken(_: JobRequest) -> bool:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(world.scripted[0], "put_job", broken)
+    await world.run()
+
+    assert world.codes(job_id) == {"InternalError"}
+    assert world.status(job_id) is JobStatus.PROCESSED
+    assert world.record(job_id).dispatched == (1, 2)
+
+
+async def test_job_is_read_again_before_the_next_worker_is_asked_after_a_fault(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault may come after the statement is on the chain: nobody executes the job again."""
+    job_id = world.submit(world.add_worker(), world.add_worker())
+    settle = Settlement.settle
+
+    async def broken(self: Settlement, completion: Completion, job: Job) -> object:
+        await settle(self, completion, job)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Settlement, "settle", broken)
+    summary = await world.run()
+
+    assert world.codes(job_id) == {"InternalError"}
+    assert world.status(job_id) is JobStatus.PROCESSED
+    assert summary.open == 0
+    assert world.scripted[1].puts == []
+
+
+async def test_address_that_is_none_sends_the_job_to_the_next_worker(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = world.add_worker(), world.add_worker()
+    job_id = world.submit(first, second)
+    honest = world.client
+
+    def client(worker: Worker) -> WorkerClient:
+        if worker.worker == first:
+            return HttpWorkerClient("http://127.0.0.1:99999")
+        return honest(worker)
+
+    monkeypatch.setattr(world, "client", client)
+    await world.run()
+
+    assert world.codes(job_id) == {"NoClient"}
+    assert world.status(job_id) is JobStatus.PROCESSED
 
 
 async def test_hook_that_fails_does_not_stop_the_work(
