@@ -289,8 +289,12 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskInput:
-    """What a job's plaintext says: the task, its input and its parameters (protocol 3.4)."""
+    """
+    What a job's plaintext says: the task, its input and its parameters (protocol 3.4).
+
+    `repr` shows the task's name alone: the rest is confidential.
+    """
 
     task: str
-    input: bytes
-    parameters: dict[str, object] = field(default_factory=dict)
+    input: bytes = field(repr=False)
+    parameters: dict[str, object] = field(default_factory=dict, repr=False)

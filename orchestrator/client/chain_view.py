@@ -159,7 +159,7 @@ class ChainView:
                     trusted.append(self.trusted_worker(worker.worker, now=now))
                 except UntrustedWorkerError:
                     continue
-            start = page.next
+            start = _next_place("workers_page", start, page.next)
         return trusted
 
     def heads(self, job_ids: Collection[JobId]) -> dict[JobId, JobHead]:
@@ -186,7 +186,7 @@ class ChainView:
         place: int | None = start
         while place is not None:
             page = self.chain.read(self.processor.jobs_page(place, _PAGE))
-            place = page.next
+            place = _next_place("jobs_page", place, page.next)
             yield list(page.items), page.total if place is None else place - 1, page.total
 
     def find_payloads(
@@ -258,6 +258,13 @@ class ChainView:
             if page.next <= cursor or (not is_full and page.next.block >= head.number):
                 return
             cursor = page.next
+
+
+def _next_place(label: str, place: int, following: int | None) -> int | None:
+    """Where to go on after *place*; a node that does not advance would keep us for ever."""
+    if following is not None and following <= place:
+        raise ChainMismatchError(f"{label}: the node answers to go on at {following} after {place}")
+    return following
 
 
 def _submitted(event: ContractEvent) -> JobHistory:

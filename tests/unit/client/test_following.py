@@ -1,12 +1,14 @@
 """Waiting, cancelling, purging, listing and rebuilding."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from orchestrator.client import JobClient, RebuildProgress, Submission, WaitProgress
 from orchestrator.crypto import AccountKey
 from orchestrator.errors import (
+    ChainMismatchError,
     ChainUnavailableError,
     ContractError,
     InputError,
@@ -335,6 +337,19 @@ class TestRebuild:
 
     def test_empty_chain(self, world: World) -> None:
         assert world.client().rebuild() == 0
+
+    @pytest.mark.parametrize("following", [1, 0])
+    def test_node_that_does_not_advance(
+        self, world: World, task: TaskInput, following: int
+    ) -> None:
+        client = world.client()
+        client.submit(task)
+        world.chain.answers["jobs_page"] = lambda page: replace(page, next=following)
+
+        with pytest.raises(ChainMismatchError, match=f"jobs_page: .* go on at {following} after 1"):
+            client.rebuild()
+
+        assert world.chain.reads.count("jobs_page") == 1
 
     def test_many_events_take_several_pages(
         self, world: World, task: TaskInput, monkeypatch: pytest.MonkeyPatch

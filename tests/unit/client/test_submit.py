@@ -3,6 +3,7 @@
 import contextlib
 import stat
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -224,6 +225,15 @@ class TestChecksBeforeSending:
 
         with pytest.raises(UntrustedWorkerError, match="worker 1 is not trusted"):
             client.submit(task, workers=[1])
+
+        _nothing_happened(world, client)
+
+    def test_node_whose_workers_do_not_advance(self, world: World, task: TaskInput) -> None:
+        client = world.client()
+        world.chain.answers["workers_page"] = lambda page: replace(page, next=1)
+
+        with pytest.raises(ChainMismatchError, match=r"workers_page: .* go on at 1 after 1"):
+            client.submit(task)
 
         _nothing_happened(world, client)
 
@@ -473,6 +483,19 @@ class TestExactlyOnce:
         assert world.job_count() == 1
         assert client.status(1) is JobStatus.CANCELLED
 
+    def test_node_whose_jobs_do_not_advance(self, world: World, task: TaskInput) -> None:
+        client = world.client()
+        world.chain.faults = ["after"]
+        with pytest.raises(ChainUnavailableError):
+            client.submit(task)
+        world.chain.answers["jobs_page"] = lambda page: replace(page, next=1, items=())
+
+        with pytest.raises(ChainMismatchError, match=r"jobs_page: .* go on at 1 after 1"):
+            client.resume()
+
+        assert len(client.unfinished()) == 1
+        assert world.chain.sent == 1
+
     def test_node_that_keeps_no_events(
         self, world: World, task: TaskInput, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -591,6 +614,14 @@ def test_secret_is_not_shown(world: World) -> None:
 
     assert "S" * 32 not in repr(client)
     assert (b"S" * 32).hex() not in repr(client)
+
+
+def test_what_is_to_be_sealed_is_not_shown() -> None:
+    task = TaskInput(task="echo", input=b"PLAIN words", parameters={"PLAIN name": "PLAIN value"})
+
+    for shown in (repr(task), repr(Submission(task=task, workers=(1,)))):
+        assert "PLAIN" not in shown
+        assert "echo" in shown
 
 
 def test_recipients_are_the_keys_on_the_chain(world: World, task: TaskInput) -> None:
