@@ -21,6 +21,7 @@ DEVELOPMENT_PHRASE = "bottom drive obey lake curtain smoke basket hold race lone
 
 _URI = re.compile(r"(?P<phrase>[^/]*)(?P<path>(?://?[^/]+)*)(?:///(?P<password>.*))?", re.DOTALL)
 _JUNCTION = re.compile(r"(//?)([^/]+)")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _HEX_SEED = re.compile(r"0x[0-9a-fA-F]{64}")
 _CHAIN_CODE_LENGTH = 32
 _MAX_PATH_NUMBER = (1 << 64) - 1
@@ -83,6 +84,9 @@ class AccountKey(Secret):
         Raises:
             InputError: The URI has no valid phrase or seed. The message never quotes it.
         """
+        # Looked for, not caught: the error of encoding them would hold what it was given.
+        if _SURROGATE.search(uri):
+            raise InputError("account: not valid Unicode text")
         match = _URI.fullmatch(uri.strip())
         if not uri.strip() or match is None:
             raise InputError("account: neither a phrase nor a path such as //Alice")

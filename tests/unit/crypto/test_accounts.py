@@ -112,6 +112,8 @@ def test_surplus_spaces_do_not_matter() -> None:
         "0x" + "g" * 64,
         "0x" + "0" * 64 + "///password",
         f"{PHRASE}//" + "x" * 16_384,
+        "//winner\ud800",
+        f"{PHRASE}///winner\udfff",
     ],
 )
 def test_other_uris_are_refused_without_quoting_them(uri: str) -> None:
@@ -122,6 +124,7 @@ def test_other_uris_are_refused_without_quoting_them(uri: str) -> None:
     assert message.startswith("account: ")
     assert not any(word in message for word in ("winner", "thank", "0x1", "ggg", "0000"))
     assert caught.value.__cause__ is None
+    assert not isinstance(caught.value.__context__, UnicodeError), "it would hold the text"
 
 
 def test_an_account_signs_raw_bytes() -> None:
