@@ -9,6 +9,7 @@ Every exception that this package raises on purpose.
     ├── EncodingError               bytes are not a valid statement, envelope or record
     ├── OpenError                   a sealed payload did not open; never says why
     ├── RefusedError                a rule of ours refused; the code says which
+    │   ├── JobFailedError          every worker failed the job; carries their reports
     │   └── VerificationError       evidence or a statement was refused
     │       ├── JobStateError       the job can't take an attestation (now, or ever)
     │       ├── UntrustedWorkerError
@@ -33,6 +34,8 @@ Every exception that this package raises on purpose.
     ├── TaskHostError               the host could not run a task; says nothing about the job
     ├── JournalError                the journal belongs to another chain, contract or version
     └── WaitTimeoutError            a wait ended; nothing is known to be wrong
+
+All live here but `JobFailedError`, which is in `orchestrator.client` beside what it carries.
 
 A `VerificationError` is final for its statement, never for the job. After `StaleEvidenceError`
 the worker is asked to sign again, after any other the next worker is tried.
