@@ -36,6 +36,7 @@ _OUTCOMES = {"Completed": Outcome.COMPLETED, "Failed": Outcome.FAILED}
 _SCHEMES = {"sr25519": Scheme.SR25519, "ecdsa": Scheme.ECDSA}
 _STATUSES = {status.value: status for status in JobStatus}
 _MAX_WORKERS = 4
+_MAX_NAME_SHOWN = 40
 
 
 def dump_attestation_file(file: AttestationFile) -> str:
@@ -131,7 +132,10 @@ class _Object:
 
     def finish(self) -> None:
         if self._rest:
-            raise EncodingError(f"{self._path_of(min(self._rest))}: unknown")
+            # The one name that the file's author chose: it must not fill a screen, nor drive one.
+            name = ascii(min(self._rest))[1:-1]
+            short = name if len(name) <= _MAX_NAME_SHOWN else name[:_MAX_NAME_SHOWN] + "..."
+            raise EncodingError(f"{self._path_of(short)}: unknown")
 
     def _path_of(self, key: str) -> str:
         return f"{self._path}.{key}" if self._path else key

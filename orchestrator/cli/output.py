@@ -160,5 +160,6 @@ class Output:
         return table
 
     def _print_json(self, document: Document) -> None:
-        text = json.dumps(document, indent=2, ensure_ascii=False)
+        # In ASCII: what others wrote can hold what no terminal should get, and no encoding has.
+        text = json.dumps(document, indent=2)
         print(text, flush=True)  # noqa: T201  # printing is what this module is for

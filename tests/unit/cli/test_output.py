@@ -1,5 +1,6 @@
 """What is printed where."""
 
+import contextlib
 import io
 import json
 import sys
@@ -51,6 +52,18 @@ def test_values_are_shown_for_people(name: str, value: object, text: str) -> Non
 
 def test_a_control_character_does_not_reach_the_terminal() -> None:
     assert printable("a\x1b[2Jb\nc\td") == "a\ufffd[2Jb\nc\td"
+
+
+def test_json_is_plain_ascii_whatever_others_wrote() -> None:
+    written = io.BytesIO()
+    text = "\ud800 \x9b2J \u202e \u00fc"
+
+    stdout = io.TextIOWrapper(written, "ascii", write_through=True)
+    with contextlib.redirect_stdout(stdout):
+        Output(as_json=True).error("Code", text)
+
+    assert json.loads(written.getvalue().decode("ascii"))["message"] == text
+    assert b"\\u009b2J" in written.getvalue()
 
 
 def test_a_result_is_one_json_document(capsys: pytest.CaptureFixture[str]) -> None:
