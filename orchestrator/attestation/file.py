@@ -119,8 +119,10 @@ def verify_attestation_file(
     """
     Make every check that needs no chain, and return them all, the failed ones included.
 
-    1. `job`: the statement is about the file's job, whose status fits the outcome.
-    2. `worker`: the statement's key is the file's worker's, and it is one of the job's.
+    1. `job`: the statement is about the file's job, whose status fits the outcome, and which has
+       a time of processing if it is processed and only then.
+    2. `worker`: the statement's key is the file's worker's, it is one of the job's, and no worker
+       is there twice.
     3. `result hash`: there is one.
     4. `times`: in order, and inside what any contract's limits would have let pass.
     5. `recorded in time`: before the job's deadline and the end of the worker's registration.
@@ -157,12 +159,15 @@ def is_accepted(checks: Collection[Check]) -> bool:
 
 def _check_job(file: AttestationFile) -> Check:
     outcome, status = file.completion.attestation_proof.outcome, file.job.status
-    fits = outcome is Outcome.FAILED or status in _STATUSES_WITH_RESULT
+    processed_at = file.job.processed_at
     return _check(
         "job",
-        fits and file.completion.job_id == file.job.job_id,
-        f"job {file.job.job_id} is {status.value}, the statement says {outcome.name.lower()} "
-        f"about job {file.completion.job_id}",
+        (outcome is Outcome.FAILED or status in _STATUSES_WITH_RESULT)
+        and (status is JobStatus.PROCESSED) is (processed_at is not None)
+        and file.completion.job_id == file.job.job_id,
+        f"job {file.job.job_id} is {status.value}"
+        + ("" if processed_at is None else f", processed {processed_at}")
+        + f", the statement says {outcome.name.lower()} about job {file.completion.job_id}",
     )
 
 
@@ -170,21 +175,25 @@ def _check_worker(file: AttestationFile) -> Check:
     is_same = file.completion.tee_worker_pubkey == file.worker.signing_key
     return _check(
         "worker",
-        is_same and file.worker.worker in file.job.workers,
+        is_same
+        and file.worker.worker in file.job.workers
+        and len(set(file.job.workers)) == len(file.job.workers),
         f"signed by {'' if is_same else 'another key than that of '}worker {file.worker.worker}, "
         f"the job is for {', '.join(map(str, file.job.workers))}",
     )
 
 
 def _check_times(file: AttestationFile) -> Check:
-    proof = file.completion.attestation_proof
+    proof, processed_at = file.completion.attestation_proof, file.job.processed_at
     return _check(
         "times",
         proof.started_at <= proof.finished_at <= proof.issued_at
         and proof.started_at >= file.job.created_at - _MAX_CLOCK_SKEW
-        and -_MAX_CLOCK_SKEW <= file.recorded_at - proof.issued_at <= _MAX_ATTESTATION_AGE,
+        and -_MAX_CLOCK_SKEW <= file.recorded_at - proof.issued_at <= _MAX_ATTESTATION_AGE
+        and (processed_at is None or processed_at >= file.recorded_at),
         f"made {file.job.created_at}, started {proof.started_at}, finished {proof.finished_at}, "
-        f"issued {proof.issued_at}, recorded {file.recorded_at}",
+        f"issued {proof.issued_at}, recorded {file.recorded_at}"
+        + ("" if processed_at is None else f", processed {processed_at}"),
     )
 
 

@@ -43,7 +43,11 @@ def verify(
         typer.Option("--against-chain", help="Compare an attestation file with the chain too."),
     ] = False,
 ) -> None:
-    """Check that a worker signed a job's result: offline from a file, or against the chain."""
+    """
+    Check that a worker signed a job's result: offline from a file, or against the chain.
+
+    Without --accept-key or the chain, anybody's own key passes, and nothing is called verified.
+    """
     keys = None if not accept_key else [parse_public_key(text) for text in accept_key]
     sealed = None if result is None else read_input("result", result, max_bytes=MAX_RESULT_BYTES)
     if target.isdecimal() and not Path(target).exists():
@@ -142,12 +146,13 @@ def _report(session: Session, file: "AttestationFile", checks: "Sequence[Check]"
         for check in checks
     ]
     failed = [check for check in checks if check.outcome is CheckOutcome.FAILED]
-    accepted = is_accepted(checks)
+    is_known = _is_key_known(checks)
     if not (session.output.as_json and failed):
         session.output.rows(
             "checks",
             rows,
-            verified=accepted,
+            verified=is_accepted(checks) and is_known,
+            key_accepted=is_known,
             job_id=file.job.job_id,
             worker=file.worker.worker,
             signing_key=to_json(file.worker.signing_key.key),
@@ -158,13 +163,16 @@ def _report(session: Session, file: "AttestationFile", checks: "Sequence[Check]"
         )
     session.output.say(
         f"job {file.job.job_id}: worker {file.worker.worker} signed this result"
-        + ("" if _is_pinned(checks) else "; its key was not compared with any that you accept")
+        + ("" if is_known else "; its key was not compared with any that you accept")
     )
 
 
-def _is_pinned(checks: "Sequence[Check]") -> bool:
+def _is_key_known(checks: "Sequence[Check]") -> bool:
+    """Whether the key that signed was named as accepted, or is the one that the chain recorded."""
     from orchestrator.attestation import CheckOutcome
 
     return any(
-        check.name == "accepted key" and check.outcome is CheckOutcome.PASSED for check in checks
+        check.name in ("accepted key", "facts on the chain")
+        and check.outcome is CheckOutcome.PASSED
+        for check in checks
     )

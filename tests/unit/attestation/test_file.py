@@ -54,7 +54,10 @@ def _file(
 ) -> AttestationFile:
     scenario = change(
         replace(
-            valid_scenario(signer).with_job(status=status, processed_at=CREATED_AT + 40_000),
+            valid_scenario(signer).with_job(
+                status=status,
+                processed_at=CREATED_AT + 40_000 if status is JobStatus.PROCESSED else None,
+            ),
             result_hash=blake2_256(RESULT),
         )
     )
@@ -104,12 +107,17 @@ def test_a_failure_can_be_part_of_a_job_in_any_state(signer: Signer, status: Job
 
 
 FAULTS: list[tuple[str, Callable[[Scenario], Scenario]]] = [
-    ("job", lambda s: s.with_job(status=JobStatus.SUBMITTED)),
-    ("job", lambda s: s.with_job(status=JobStatus.FAILED)),
-    ("job", lambda s: s.with_job(status=JobStatus.EXPIRED)),
+    ("job", lambda s: s.with_job(status=JobStatus.SUBMITTED, processed_at=None)),
+    ("job", lambda s: s.with_job(status=JobStatus.FAILED, processed_at=None)),
+    ("job", lambda s: s.with_job(status=JobStatus.EXPIRED, processed_at=None)),
+    ("job", lambda s: s.with_job(status=JobStatus.CANCELLED)),
+    ("job", lambda s: s.with_job(status=JobStatus.ATTESTED)),
+    ("job", lambda s: s.with_job(processed_at=None)),
     ("job", lambda s: replace(s, job_id=8)),
     ("worker", lambda s: s.with_worker(signing_key=STRANGER)),
     ("worker", lambda s: s.with_job(workers=(2, 3))),
+    ("worker", lambda s: s.with_job(workers=(1, 2, 1))),
+    ("worker", lambda s: s.with_job(workers=(1, 2, 2))),
     ("result hash", lambda s: replace(s, result_hash=bytes(32))),
     ("times", lambda s: replace(s, finished_at=s.started_at - 1)),
     ("times", lambda s: replace(s, issued_at=s.finished_at - 1)),
@@ -118,10 +126,13 @@ FAULTS: list[tuple[str, Callable[[Scenario], Scenario]]] = [
     (
         "times",
         lambda s: replace(
-            s.with_job(deadline=s.now + 86_400_000).with_worker(valid_until=s.now + 86_400_000),
+            s.with_job(deadline=s.now + 86_400_000, processed_at=s.now + 86_400_000).with_worker(
+                valid_until=s.now + 86_400_000
+            ),
             now=s.issued_at + 86_400_001,
         ),
     ),
+    ("times", lambda s: s.with_job(processed_at=s.now - 1)),
     ("recorded in time", lambda s: s.with_job(deadline=s.now - 1)),
     ("recorded in time", lambda s: s.with_worker(valid_until=s.now - 1)),
     ("recorded in time", lambda s: replace(s.with_job(created_at=s.now + 1))),
@@ -267,6 +278,25 @@ def test_a_file_of_another_form_is_refused_with_the_place(
 
     with pytest.raises(EncodingError, match=reason):
         load_attestation_file(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("\ud800", r"\ud800"),
+        ("\x1b[2J\x9b", r"\x1b[2J\x9b"),
+        ("\u202e", r"\u202e"),
+        ("x" * 60_000, "x" * 40 + "..."),
+    ],
+)
+def test_an_unknown_key_is_named_in_a_few_printable_letters(key: str, shown: str) -> None:
+    document = json.loads(dump_attestation_file(_file(SIGNERS[0])))
+    document["job"][key] = 1
+
+    with pytest.raises(EncodingError) as caught:
+        load_attestation_file(json.dumps(document, ensure_ascii=len(key) < 10))
+
+    assert str(caught.value) == f"job.{shown}: unknown"
 
 
 def test_a_missing_key_is_named() -> None:

@@ -349,6 +349,7 @@ class TestVerify:
         outcomes = {check["check"]: check["outcome"] for check in ran.document["checks"]}
         assert ran.exit_code == 0, ran.stderr
         assert ran.document["verified"] is True
+        assert ran.document["key_accepted"] is True
         assert outcomes["signature"] == "passed"
         assert outcomes["accepted key"] == "passed"
         assert outcomes["result"] == "passed"
@@ -359,9 +360,13 @@ class TestVerify:
         self, run: Run, finished: Path
     ) -> None:
         ran = run("verify", finished)
+        as_json = run("verify", finished, "--json")
 
         assert ran.exit_code == 0
         assert "not compared with any that you accept" in ran.stderr
+        assert as_json.exit_code == 0
+        assert as_json.document["key_accepted"] is False
+        assert as_json.document["verified"] is False, "anybody can make a key and sign with it"
 
     def test_another_key_than_the_accepted_one_is_refused(
         self, run: Run, owner: World, finished: Path
@@ -422,12 +427,25 @@ class TestVerify:
         assert ran.exit_code == 2
         assert "is no signing key of 33 (ECDSA) or 32 (sr25519) bytes" in ran.stderr
 
+    @pytest.mark.parametrize("key", ["\ud800", "\x1b[31m\x9b2J"])
+    def test_an_unknown_key_of_the_file_is_shown_printable(
+        self, run: Run, finished: Path, key: str
+    ) -> None:
+        finished.write_text(json.dumps(json.loads(finished.read_text()) | {key: 1}))
+
+        ran = run("verify", finished, "--json")
+
+        assert ran.exit_code == 2, ran.stderr
+        assert ran.document["message"].endswith(f"{ascii(key)[1:-1]}: unknown")
+        assert "bug" not in ran.stderr
+
     def test_against_the_chain_today_s_trust_counts(self, run: Run, finished: Path) -> None:
         before = run("verify", 1, "--json")
         run("workers", "suspend", 1)
         after = run("verify", 1, "--json")
 
         assert before.exit_code == 0, before.stderr
+        assert before.document["verified"] is True
         assert before.document["checks"][-1]["outcome"] == "passed"
         assert after.exit_code == 1
         suspended = AttestationStatus.WORKER_SUSPENDED.value
@@ -447,6 +465,8 @@ class TestVerify:
 
         outcomes = {check["check"]: check["outcome"] for check in true.document["checks"]}
         assert true.exit_code == 0, true.stderr
+        assert true.document["verified"] is True, "the contract has registered the key"
+        assert "not compared" not in true.stderr
         assert outcomes["facts on the chain"] == "passed"
         assert outcomes["trusted today"] == "passed"
         assert offline.exit_code == 0, "no signature covers when the job was submitted"
