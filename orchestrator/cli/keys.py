@@ -111,7 +111,10 @@ def import_key(
 @command(app, "list", settings=("keys", "keys_unencrypted"), group="keys")
 def list_keys(session: Session) -> None:
     """List the identities in the folder of keys; no passphrase is needed."""
-    session.output.rows("keys", [_document(info) for info in open_keystore(session).identities()])
+    keystore = open_keystore(session)
+    for name, why in keystore.unusable().items():
+        session.output.say(f"{name} is no usable identity: {why}")
+    session.output.rows("keys", [_document(info) for info in keystore.identities()])
 
 
 @command(app, "backup", settings=SETTINGS, group="keys")

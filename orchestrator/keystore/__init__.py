@@ -13,7 +13,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +78,8 @@ class Keystore:
     Identities in one directory.
 
     Every method that stores takes a passphrase; an empty one is refused unless
-    `allow_unencrypted` says that the files may lie in clear.
+    `allow_unencrypted` says that the files may lie in clear. Without it a file that lies in
+    clear is refused too: whoever put it there need not know the passphrase.
     """
 
     def __init__(
@@ -99,8 +100,23 @@ class Keystore:
         self._scrypt = scrypt
 
     def identities(self) -> list[IdentityInfo]:
-        """All identities by name; no passphrase is needed."""
-        return [self.info(path.stem) for path in sorted(self._directory.glob("*.json"))]
+        """
+        All identities by name; no passphrase is needed.
+
+        Files that are not usable as one are not among them: see `unusable`.
+        """
+        return [found for _, found in self._listed() if isinstance(found, IdentityInfo)]
+
+    def unusable(self) -> dict[str, str]:
+        """The files `*.json` in the directory that are no usable identity: name → why not."""
+        return {name: str(found) for name, found in self._listed() if isinstance(found, InputError)}
+
+    def _listed(self) -> Iterator[tuple[str, IdentityInfo | InputError]]:
+        for path in sorted(self._directory.glob("*.json")):
+            try:
+                yield path.name, self.info(path.stem)
+            except InputError as error:
+                yield path.name, error
 
     def info(self, name: str) -> IdentityInfo:
         """
@@ -160,10 +176,16 @@ class Keystore:
 
         Raises:
             InputError: There is none of this name, its file is not usable or may be
-                read by others, or the passphrase is wrong.
+                read by others, or the passphrase is wrong; or the file lies in clear,
+                which this keystore does not allow or a passphrase says that it should not.
         """
-        data = read_private_file(self._path(name), max_bytes=_MAX_FILE_BYTES)
-        return _open(name, _parse(data), passphrase)
+        contents = _parse(read_private_file(self._path(name), max_bytes=_MAX_FILE_BYTES))
+        if not _info(name, contents).is_encrypted:
+            if not self._allow_unencrypted:
+                raise InputError(f"key file of {name}: not encrypted, which is not allowed")
+            if passphrase:
+                raise InputError(f"passphrase: given, and the key file of {name} is not encrypted")
+        return _open(name, contents, passphrase)
 
     def backup(self, name: str, path: Path, *, passphrase: str, backup_passphrase: str) -> None:
         """

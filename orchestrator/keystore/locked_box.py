@@ -21,12 +21,13 @@ from orchestrator.errors import InputError
 __all__ = ["DEFAULT_SCRYPT", "ScryptParameters", "lock", "unlock"]
 
 _SALT_LENGTH = 32
-_MAX_MEMORY = 1 << 30
+# 1 GiB for n = 2^20 and r = 8, and a little for what p and OpenSSL add to it.
+_MAX_MEMORY = (1 << 30) + (1 << 20)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScryptParameters:
-    """The work that one guess of a passphrase costs: 128 · n · r bytes of memory, p times."""
+    """The work of one guess of a passphrase: a little over 128 · n · r bytes of memory, p times."""
 
     n: int
     r: int = 8
@@ -73,7 +74,9 @@ def unlock(box: object, passphrase: str) -> bytes:
 
 
 def _key(passphrase: str, salt: bytes, scrypt: ScryptParameters) -> bytes:
-    memory = 128 * scrypt.n * scrypt.r
+    # What OpenSSL's scrypt counts before it begins (RFC 7914: B, then V, X and T); it takes
+    # no limit of 2^31 or more.
+    memory = 128 * scrypt.r * (scrypt.n + scrypt.p + 2)
     # A file may come from elsewhere: it must not be able to ask for all memory or for hours.
     if memory > _MAX_MEMORY or scrypt.p > 16:
         raise InputError(f"box: scrypt with n={scrypt.n}, r={scrypt.r}, p={scrypt.p} is too much")
@@ -89,7 +92,7 @@ def _key(passphrase: str, salt: bytes, scrypt: ScryptParameters) -> bytes:
             n=scrypt.n,
             r=scrypt.r,
             p=scrypt.p,
-            maxmem=2 * memory + (1 << 20),
+            maxmem=memory,
             dklen=SecretBox.KEY_SIZE,
         )
     except ValueError as error:

@@ -13,6 +13,7 @@ from orchestrator.crypto.accounts import generate_mnemonic
 from orchestrator.errors import InputError
 
 from .conftest import Run
+from .world import World
 
 Write = Callable[[str, str], Path]
 
@@ -78,6 +79,32 @@ def test_a_name_is_never_taken_twice(run: Run, pass_file: Path) -> None:
 
     assert ran.exit_code == 2
     assert "nothing is overwritten" in ran.document["message"]
+
+
+def test_a_file_that_is_no_key_is_told_and_hides_none(
+    run: Run, home: Path, pass_file: Path
+) -> None:
+    run("keys", "new", "mine", passphrase_file=str(pass_file))
+    foreign = home / ".phala-jobs" / "keys" / "foreign.json"
+    foreign.touch(mode=0o600)
+    foreign.write_text("{}")
+
+    ran = run("keys", "list", "--json")
+
+    assert [key["name"] for key in ran.document["keys"]] == ["mine"]
+    assert "foreign.json is no usable identity: key file: not of the kind" in ran.stderr
+
+
+def test_a_key_in_clear_is_not_used_unless_allowed(run: Run, world: World, tmp_path: Path) -> None:
+    run("keys", "new", "mine", keys_unencrypted="true")
+    data = tmp_path / "data"
+    data.write_bytes(b"x")
+
+    ran = run("submit", "echo", data, "--account", "mine")
+
+    assert ran.exit_code == 2
+    assert "key file of mine: not encrypted, which is not allowed" in ran.stderr
+    assert run("submit", "echo", data, "--account", "mine", keys_unencrypted="true").exit_code == 0
 
 
 def test_a_development_account_needs_to_be_allowed(run: Run) -> None:
@@ -151,7 +178,9 @@ def test_a_backup_may_have_a_passphrase_of_its_own(
 ) -> None:
     run("keys", "new", "owner", "--keys-unencrypted")
     other, backup = secret_file("other", "battery staple"), tmp_path / "backup"
-    run("keys", "backup", "owner", backup, "--backup-passphrase-file", other)
+    backup_words = ("keys", "backup", "owner", backup, "--backup-passphrase-file", other)
+    refused = run(*backup_words)
+    run(*backup_words, "--keys-unencrypted")
 
     wrong = run(
         *("keys", "restore", backup, "--name", "again", "--passphrase-file", pass_file),
@@ -161,6 +190,7 @@ def test_a_backup_may_have_a_passphrase_of_its_own(
         *("--backup-passphrase-file", other),
     )
 
+    assert "not encrypted, which is not allowed" in refused.stderr
     assert wrong.exit_code == 2
     assert right.exit_code == 0, right.stderr
 

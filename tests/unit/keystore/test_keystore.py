@@ -1,6 +1,7 @@
 """An owner's keys at rest: nobody else reads them, nothing is overwritten, nothing is shown."""
 
 import base64
+import hashlib
 import json
 import logging
 import os
@@ -124,6 +125,91 @@ def test_empty_passphrase_needs_the_explicit_setting(tmp_path: Path) -> None:
     loaded = keystore.load("owner", passphrase="")
     assert loaded.account.account_id == new.info.account_id
     assert (tmp_path / "keys" / "owner.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.fixture
+def key_in_clear(tmp_path: Path) -> Path:
+    Keystore(tmp_path / "keys", allow_unencrypted=True).new("owner", passphrase="")
+    return tmp_path / "keys" / "owner.json"
+
+
+@pytest.mark.parametrize("passphrase", ["", PASSPHRASE])
+def test_key_in_clear_needs_the_explicit_setting(
+    keystore: Keystore, key_in_clear: Path, tmp_path: Path, passphrase: str
+) -> None:
+    """Whoever puts one there need not know the passphrase of the one that was there."""
+    for use in (
+        lambda: keystore.load("owner", passphrase=passphrase),
+        lambda: keystore.backup(
+            "owner", tmp_path / "b", passphrase=passphrase, backup_passphrase="b"
+        ),
+    ):
+        with pytest.raises(InputError, match=r"key file of owner: not encrypted, which is not al"):
+            use()
+
+    assert not (tmp_path / "b").exists()
+    assert [info.is_encrypted for info in keystore.identities()] == [False], "it is listed as such"
+
+
+def test_passphrase_for_a_key_in_clear_is_refused(key_in_clear: Path) -> None:
+    keystore = Keystore(key_in_clear.parent, allow_unencrypted=True)
+
+    with pytest.raises(InputError, match=r"^passphrase: given, and the key file of owner is not"):
+        keystore.load("owner", passphrase=PASSPHRASE)
+
+    assert keystore.load("owner", passphrase="").name == "owner"
+
+
+def test_files_of_others_do_not_hide_the_identities(keystore: Keystore, key_file: Path) -> None:
+    (key_file.parent / "package.json").write_text("{}")
+    (key_file.parent / "package.json").chmod(0o600)
+    (key_file.parent / "Other.json").symlink_to(key_file)
+
+    assert [info.name for info in keystore.identities()] == ["owner"]
+    unusable = keystore.unusable()
+    assert list(unusable) == ["Other.json", "package.json"]
+    assert "must be 1 to 64 of" in unusable["Other.json"]
+    assert "not of the kind" in unusable["package.json"]
+
+
+class TestScryptMemory:
+    @pytest.mark.parametrize(
+        "scrypt",
+        [ScryptParameters(n=1 << 10, p=16), ScryptParameters(n=2, r=64), ScryptParameters(n=2)],
+    )
+    def test_is_what_openssl_needs(self, tmp_path: Path, scrypt: ScryptParameters) -> None:
+        keystore = Keystore(tmp_path / "keys", scrypt=scrypt)
+        keystore.new("owner", passphrase=PASSPHRASE)
+
+        assert keystore.load("owner", passphrase=PASSPHRASE).name == "owner"
+
+    def test_of_the_most_that_is_allowed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """1 GiB is asked for in a way that OpenSSL takes; the work itself is left out here."""
+        asked: list[int] = []
+
+        def quick(password: bytes, *, maxmem: int, n: int, r: int, p: int, **_: object) -> bytes:
+            asked.append(maxmem)
+            assert maxmem >= 128 * r * (n + p + 2)
+            return bytes(32)
+
+        monkeypatch.setattr(hashlib, "scrypt", quick)
+        most = ScryptParameters(n=1 << 20, p=16)
+
+        Keystore(tmp_path / "keys", scrypt=most).new("owner", passphrase=PASSPHRASE)
+
+        assert asked == [asked[0]]
+        assert asked[0] < 1 << 31
+
+    @pytest.mark.parametrize(
+        "scrypt", [ScryptParameters(n=1 << 21), ScryptParameters(n=2, r=1 << 20, p=16)]
+    )
+    def test_of_more_is_refused(self, tmp_path: Path, scrypt: ScryptParameters) -> None:
+        with pytest.raises(InputError, match="is too much"):
+            Keystore(tmp_path / "keys", scrypt=scrypt).new("owner", passphrase=PASSPHRASE)
+
+        assert _folder(tmp_path) == {}
 
 
 def test_composed_and_decomposed_letters_are_one_passphrase(keystore: Keystore) -> None:
