@@ -2,9 +2,10 @@
 The embedded chain: the same compiled contract without a node, for development and tests.
 
 It runs the contract's WebAssembly as pallet-contracts would (`chain.host`, `chain.machine`) and
-keeps its state in one SQLite file that several processes may share (`chain.state`). What it is
-not: there is no consensus and there are no fees, deposits or balances; whoever can write the file
-can write anything into it, and nobody checks a signature over a transaction.
+keeps its state in one SQLite file that several processes may share (`chain.state`,
+`chain.file`). What it is not: there is no consensus and there are no fees, deposits or balances;
+whoever can write the file can write anything into it, and nobody checks a signature over a
+transaction.
 
 * One block per transaction, final at once. A refused or trapped transaction makes no block.
 * A block's time is the clock's (plus what `advance_time` added), never before the last block's.
@@ -66,6 +67,12 @@ class EmbeddedChain:
     A development chain in a file, or in memory (`":memory:"`).
 
     *clock* gives the time in ms. Unless *create* is set, the file has to exist.
+
+    Any number of instances, in one process or several, may have the file open. A process that has
+    it open must not open, copy or hash the file in any other way, not even to read it: closing the
+    file again takes away the locks of every instance in that process (see `chain.file`), and
+    blocks that were acknowledged get lost. Another process may; a copy is whole once all
+    instances are closed.
 
     Raises:
         InputError: There is no such file, or the path can't be used.
@@ -265,7 +272,7 @@ class EmbeddedChain:
         """Do nothing: tests override this to die in the middle of a transaction."""
 
     def _time(self, head: Head) -> int:
-        return max(self._clock() + head.clock_offset, head.timestamp)
+        return max(min(self._clock() + head.clock_offset, _MAX_TIME), head.timestamp)
 
     def _contract(self, call: ContractCall[T]) -> tuple[int, bytes]:
         found = self._state.contract(call.contract)

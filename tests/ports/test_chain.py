@@ -266,6 +266,33 @@ def test_the_cursor_goes_on_where_nothing_happened(
     assert chain.events(processor.contract, after=cursor).events == receipt.events
 
 
+@pytest.mark.parametrize("limit", [(1 << 63) - 1, 1 << 63, 1 << 200])
+def test_a_limit_may_be_of_any_size(
+    chain: Chain, processor: JobProcessor, registrar: Account, limit: int
+) -> None:
+    chain.call(processor.allow_measurement(measurement(1)), signer=registrar)
+
+    page = chain.events(processor.contract, after=START, limit=limit)
+
+    assert len(page.events) == 2
+
+
+@pytest.mark.parametrize("huge", [1 << 63, 1 << 200])
+def test_a_cursor_may_be_of_any_size(
+    chain: Chain, processor: JobProcessor, registrar: Account, huge: int
+) -> None:
+    (event,) = chain.call(processor.allow_measurement(measurement(1)), signer=registrar).events
+    before, block = Cursor(block=-huge, index=-huge), event.block.number
+
+    assert chain.events(processor.contract, after=before).events[-1] == event
+    assert chain.events(processor.contract, after=Cursor(block=block, index=-huge)).events == (
+        event,
+    )
+    for after in (Cursor(block=block, index=huge), Cursor(block=huge, index=0)):
+        assert chain.events(processor.contract, after=after).events == ()
+        assert chain.events(processor.contract, after=after).next >= after
+
+
 def test_a_limit_has_to_be_positive(chain: Chain) -> None:
     with pytest.raises(InputError, match="limit: 0"):
         chain.events(bytes(32), after=START, limit=0)

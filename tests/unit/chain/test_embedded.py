@@ -315,6 +315,18 @@ def test_time_is_put_ahead_within_limits(chain: EmbeddedChain, milliseconds: int
     assert chain.now() == before
 
 
+def test_time_put_ahead_to_the_end_stays_there(
+    chain: EmbeddedChain, deploy: Deploy, alice: LocalAccount, clock: FixedClock
+) -> None:
+    address = deploy(WRITER)
+    chain.advance_time((1 << 63) - 1 - clock.now)
+    clock.advance(1)
+
+    block = chain.call(writer_call(address, b"\0"), signer=alice).block
+
+    assert block.timestamp == chain.now() == (1 << 63) - 1
+
+
 def test_reads_see_the_time_of_now(
     chain: EmbeddedChain, deploy: Deploy, raw_call: RawCall, clock: FixedClock
 ) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.chain import ContractCall, Cursor
+from orchestrator.chain import file as file_module
 from orchestrator.chain.embedded import EmbeddedChain
+from orchestrator.errors import ChainMismatchError
 from orchestrator.testing.chain import LocalAccount
 
 Deploy = Callable[..., bytes]
@@ -56,6 +58,7 @@ else:
     chain = EmbeddedChain(Path(path), create=False)
     for _ in range(int(times)):
         chain.call(call, signer=account)
+    chain.close()
 """
 
 
@@ -105,6 +108,69 @@ def test_a_process_killed_in_a_call_leaves_the_file_as_before(
     # The lock died with the process.
     assert chain.call(raw_call(counter), signer=alice).block.number == before.number + 1
     chain.close()
+
+
+def opened(path: Path) -> EmbeddedChain:
+    return EmbeddedChain(path, create=False)
+
+
+def opened_and_another_closed(path: Path) -> EmbeddedChain:
+    EmbeddedChain(path, create=False).close()
+    return opened(path)
+
+
+def opened_and_another_refused(path: Path) -> EmbeddedChain:
+    chain = opened(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(file_module, "FORMAT_VERSION", 2)
+        with pytest.raises(ChainMismatchError, match="version 1, not 2"):
+            EmbeddedChain(path)
+    return chain
+
+
+@pytest.mark.parametrize(
+    "open_second", [opened, opened_and_another_closed, opened_and_another_refused]
+)
+def test_a_process_that_comes_and_goes_takes_nothing_from_two_instances_in_another(
+    chain_path: Path,
+    counter: bytes,
+    raw_call: RawCall,
+    alice: LocalAccount,
+    open_second: Callable[[Path], EmbeddedChain],
+) -> None:
+    """SQLite's locks on a file end with any close of it in the process, not only with its own."""
+    first = EmbeddedChain(chain_path, create=False)
+    first.call(raw_call(counter), signer=alice)
+    second = open_second(chain_path)
+
+    for done in (2, 5):
+        assert finish(start(chain_path, counter, "other", 1)) == (0, "")
+        # A process that thinks it is the last one removes the WAL when it goes.
+        assert chain_path.with_name(chain_path.name + "-wal").exists()
+        for chain in (first, second):
+            assert chain.finalized_head().number == done + 1
+        for chain in (first, second):
+            chain.call(raw_call(counter), signer=alice)
+
+    first.close()
+    assert finish(start(chain_path, counter, "other", 1)) == (0, "")
+    assert second.finalized_head().number == 9
+    second.close()
+    assert value(chain_path, counter, raw_call) == 8
+
+
+def test_a_chain_can_be_opened_while_others_write_and_write_back(
+    chain_path: Path, counter: bytes, raw_call: RawCall
+) -> None:
+    times = 300
+    writer = start(chain_path, counter, "writer", times)
+    seen = [0]
+    while seen[-1] < times:
+        assert writer.poll() in (None, 0)
+        seen.append(value(chain_path, counter, raw_call))
+
+    assert finish(writer) == (0, "")
+    assert seen == sorted(seen)
 
 
 def test_two_processes_calling_at_once_lose_nothing(

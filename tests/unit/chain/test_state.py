@@ -3,16 +3,16 @@
 import os
 import resource
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from orchestrator.chain import ContractCall
+from orchestrator.chain import ContractCall, Cursor
+from orchestrator.chain import file as file_module
 from orchestrator.chain import machine as machine_module
-from orchestrator.chain import state as state_module
+from orchestrator.chain.bundle import load_bundle
 from orchestrator.chain.embedded import EmbeddedChain
 from orchestrator.errors import ChainMismatchError, ChainUnavailableError, InputError
 from orchestrator.testing.chain import LocalAccount
@@ -25,6 +25,25 @@ FILLER = """
   (call $read)
   (drop (call $set_storage (i32.const 1024) (i32.const 4) (i32.const 1024) (i32.const 16384)))
 """
+
+
+# Reads a cell, writes it and emits an event.
+REPORTER = """
+  (i32.store (i32.const 4) (i32.const 8))
+  (drop (call $get_storage (i32.const 0) (i32.const 4) (i32.const 8) (i32.const 4)))
+  (drop (call $set_storage (i32.const 0) (i32.const 4) (i32.const 8) (i32.const 8)))
+  (call $deposit_event (i32.const 0) (i32.const 0) (i32.const 8) (i32.const 8))
+"""
+
+
+def read_everything(
+    chain: EmbeddedChain, address: bytes, call: ContractCall[bytes], account: LocalAccount
+) -> None:
+    chain.finalized_head()
+    chain.now()
+    chain.account(account.account_id)
+    chain.events(address, after=Cursor(block=0, index=-1))
+    chain.read(call)
 
 
 @contextmanager
@@ -63,19 +82,28 @@ def test_a_link_to_nothing(tmp_path: Path) -> None:
     path = tmp_path / "dev.chain"
     path.symlink_to(tmp_path / "none.chain")
 
-    with pytest.raises(InputError, match=r"dev\.chain: No such file|can't be written"):
+    with pytest.raises(InputError, match=r"dev\.chain: No such file"):
         EmbeddedChain(path)
 
 
 def test_a_folder_instead_of_a_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Is a directory"):
+    with pytest.raises(InputError, match="not a file"):
         EmbeddedChain(tmp_path)
 
 
-def test_a_file_that_can_not_be_written(chain_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda _path, mode: mode != os.W_OK)
+def test_a_pipe_instead_of_a_file(tmp_path: Path) -> None:
+    """Opening one would wait for somebody to write."""
+    path = tmp_path / "dev.chain"
+    os.mkfifo(path)
 
-    with pytest.raises(InputError, match=r"dev\.chain: the chain file can't be written to"):
+    with pytest.raises(InputError, match=r"dev\.chain: not a file"):
+        EmbeddedChain(path)
+
+
+def test_a_file_that_can_not_be_written(chain_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)
+
+    with pytest.raises(InputError, match=r"dev\.chain: .* can't be read and written"):
         EmbeddedChain(chain_path)
 
 
@@ -170,28 +198,148 @@ def test_a_file_that_loses_its_head(chain_path: Path) -> None:
     chain.close()
 
 
-def test_a_truncated_file(chain_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_module, "_CHECKPOINT_SECONDS", 0.05)
-    content = chain_path.read_bytes()
+@pytest.mark.parametrize("missing", [1, 4_095, 4_096, 8_193])
+def test_a_file_that_is_cut_off(chain_path: Path, missing: int) -> None:
+    content = chain_path.read_bytes()[:-missing]
+    chain_path.write_bytes(content)
 
-    for length in (len(content) - 1, len(content) // 2, 4_096, 101):
-        chain_path.write_bytes(content[:length])
-        with pytest.raises(ChainMismatchError, match=f"cut off: {length} bytes"):
-            EmbeddedChain(chain_path)
+    with pytest.raises(ChainMismatchError, match=f"cut off: {len(content)} bytes|is damaged"):
+        EmbeddedChain(chain_path)
+
+    assert chain_path.read_bytes() == content
 
 
-def test_a_file_that_grows_while_it_is_looked_at(chain_path: Path) -> None:
-    """Another process that writes its changes back is no damage."""
-    content = chain_path.read_bytes()
-    chain_path.write_bytes(content[:-4_096])
+@pytest.mark.parametrize("length", [4_096, 513, 101, 99])
+def test_the_beginning_of_a_file(chain_path: Path, length: int) -> None:
+    chain_path.write_bytes(chain_path.read_bytes()[:length])
 
-    def complete() -> None:
-        chain_path.write_bytes(content)
+    with pytest.raises(ChainMismatchError, match=r"is damaged|not a chain file"):
+        EmbeddedChain(chain_path)
 
-    timer = threading.Timer(0.1, complete)
-    timer.start()
-    EmbeddedChain(chain_path).close()
-    timer.join()
+
+def test_pages_that_are_still_in_the_wal_are_not_missing(
+    chain_path: Path, deploy: Deploy, raw_call: RawCall, alice: LocalAccount
+) -> None:
+    length = chain_path.stat().st_size
+    chain = EmbeddedChain(chain_path)
+    address = deploy(FILLER, on=chain)
+    chain.call(raw_call(address, b"aaaa"), signer=alice)
+    assert chain_path.stat().st_size == length
+
+    other = EmbeddedChain(chain_path, create=False)
+
+    assert other.storage_stats(address).items == 1
+    other.close()
+    chain.close()
+
+
+def test_a_file_that_is_taken_away_while_it_is_opened(
+    chain_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = file_module._check_version
+
+    def check_and_remove(connection: sqlite3.Connection, path: Path) -> None:
+        check(connection, path)
+        path.unlink()
+
+    monkeypatch.setattr(file_module, "_check_version", check_and_remove)
+
+    with pytest.raises(ChainUnavailableError, match=r"dev\.chain: No such file"):
+        EmbeddedChain(chain_path)
+
+
+# A whole number, bytes and a text that is not UTF-8 are stored in any column.
+NO_BYTES = ["7", "'text'", "CAST(x'ff' AS TEXT)"]
+NO_INTEGER = ["'text'", "-1", "1e30", "x'00'"]
+
+
+@pytest.mark.parametrize("value", [*NO_BYTES, "x'00'", "zeroblob(33)"])
+def test_a_genesis_that_is_none(chain_path: Path, value: str) -> None:
+    with database(chain_path) as connection:
+        connection.execute(f"UPDATE chain SET genesis = {value}")  # noqa: S608 - our own list
+
+    with pytest.raises(ChainMismatchError, match=r"dev\.chain: .* damaged: chain\.genesis"):
+        EmbeddedChain(chain_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *(("chain.hash", value) for value in [*NO_BYTES, "x'00'"]),
+        *(("block.hash", value) for value in [*NO_BYTES, "x'00'"]),
+        *(("contract.code_hash", value) for value in [*NO_BYTES, "x'00'"]),
+        *(("cell.value", value) for value in NO_BYTES),
+        *(("code.wasm", value) for value in NO_BYTES),
+        *(("event.topics", value) for value in [*NO_BYTES, "zeroblob(31)"]),
+        *(("event.data", value) for value in NO_BYTES),
+        *(("chain.number", value) for value in NO_INTEGER),
+        *(("chain.timestamp", value) for value in NO_INTEGER),
+        *(("chain.clock_offset", value) for value in NO_INTEGER),
+        *(("block.timestamp", value) for value in NO_INTEGER),
+        *(("account.nonce", value) for value in NO_INTEGER),
+        # What is compared with the block asked for is one, or is not found at all.
+        *(("event.position", value) for value in ["'text'", "1e30", "x'00'"]),
+    ],
+)
+def test_a_value_of_another_type_is_damage(
+    chain_path: Path,
+    deploy: Deploy,
+    raw_call: RawCall,
+    alice: LocalAccount,
+    monkeypatch: pytest.MonkeyPatch,
+    column: str,
+    value: str,
+) -> None:
+    """Whoever sends a chain file may have put anything into it."""
+    monkeypatch.setattr(machine_module, "_compiled", {})
+    chain = EmbeddedChain(chain_path)
+    address = deploy(REPORTER, on=chain)
+    chain.call(raw_call(address), signer=alice)
+    machine_module._compiled.clear()
+    table, name = column.split(".")
+    with database(chain_path) as connection:
+        connection.execute(f"UPDATE {table} SET {name} = {value}")  # noqa: S608 - our own list
+
+    with pytest.raises(ChainMismatchError, match=f"dev.chain: .* damaged: {column} "):
+        read_everything(chain, address, raw_call(address), alice)
+    chain.close()
+
+
+def test_a_key_that_is_no_bytes_is_damage(
+    chain_path: Path, deploy: Deploy, raw_call: RawCall, alice: LocalAccount
+) -> None:
+    chain = EmbeddedChain(chain_path)
+    address = deploy(REPORTER, on=chain)
+    chain.call(raw_call(address), signer=alice)
+    with database(chain_path) as connection:
+        connection.execute("UPDATE cell SET key = 'text'")
+
+    with pytest.raises(ChainMismatchError, match=r"damaged: cell\.key is no bytes"):
+        chain.cell_sizes(address)
+    chain.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE chain SET number = 9223372036854775807",
+        # There is a block of the next number already.
+        "INSERT INTO block SELECT 1, hash, timestamp FROM block",
+    ],
+)
+def test_a_head_that_can_not_be_followed_is_damage(
+    chain_path: Path, alice: LocalAccount, statement: str
+) -> None:
+    chain = EmbeddedChain(chain_path)
+    with database(chain_path) as connection:
+        connection.execute(statement)
+    head = chain.finalized_head()
+
+    with pytest.raises(ChainMismatchError, match="the chain file is damaged"):
+        chain.upload(load_bundle().code, signer=alice)
+
+    assert chain.finalized_head() == head
+    chain.close()
 
 
 def test_a_corrupt_file(
