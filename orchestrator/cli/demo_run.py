@@ -22,9 +22,9 @@ from orchestrator.cli.demo_patients import (
     PART_BYTES,
     Patients,
     contains_part,
-    has_leaked,
     load_patients,
     predictions,
+    search_apart,
 )
 from orchestrator.cli.demo_stage import MEASUREMENT, RegisteredWorker, Stage
 from orchestrator.cli.output import Document, Output, shown_time
@@ -268,12 +268,13 @@ class Run:
         self.pages.step("What each party could see")
         sealed = _payload(job)
         secrets = (patients.table, result.output)
-        found = {
-            "the chain's files": has_leaked(sorted(self.folder.glob("chain.db*")), secrets),
-            "the orchestrator's folder": has_leaked([self.folder / "orchestrator"], secrets),
-            "the workers' folders": has_leaked([w.folder for w in workers], secrets),
-            "the processes' logs": has_leaked(sorted(self.folder.glob("*.log")), secrets),
+        places = {
+            "the chain's files": sorted(self.folder.glob("chain.db*")),
+            "the orchestrator's folder": [self.folder / "orchestrator"],
+            "the workers' folders": [w.folder for w in workers],
+            "the processes' logs": sorted(self.folder.glob("*.log")),
         }
+        found = search_apart(places, secrets)
         for place, leaks in found.items():
             self.summary.check(f"no plaintext in {place}", not leaks)
         self.pages.table(

@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -13,13 +14,21 @@ from types import SimpleNamespace
 
 import pytest
 
+from orchestrator.chain.bundle import load_bundle
+from orchestrator.chain.embedded import EmbeddedChain
 from orchestrator.cli import demo, demo_children, demo_run, demo_stage, output
 from orchestrator.cli.demo_children import Children
 from orchestrator.cli.demo_pages import NO_TEE, Pages, excerpt, short
-from orchestrator.cli.demo_patients import PART_BYTES, contains_part, has_leaked
+from orchestrator.cli.demo_patients import (
+    PART_BYTES,
+    contains_part,
+    has_leaked,
+    search_apart,
+)
 from orchestrator.cli.output import Output
 from orchestrator.errors import Error, RefusedError, WaitTimeoutError
 from orchestrator.models import JobStatus
+from orchestrator.testing.chain import LocalAccount
 from orchestrator.workers import JobKey
 
 from .conftest import Run
@@ -258,6 +267,26 @@ def test_parts_of_a_secret_are_found_wherever_they_are(tmp_path: Path) -> None:
     assert not has_leaked([tmp_path], [secret[::-1]])
     assert contains_part(b"a short one", b"short")
     assert not contains_part(b"a short one", b"shirt")
+
+
+def test_looking_into_the_chains_files_takes_nothing_from_who_has_them_open(
+    tmp_path: Path,
+) -> None:
+    path, secret = tmp_path / "chain.db", b"found only in the log"
+    (tmp_path / "worker.log").write_bytes(secret)
+    chain = EmbeddedChain(path)
+    chain.upload(load_bundle().code, signer=LocalAccount.named("alice"))
+
+    found = search_apart(
+        {"chain": sorted(tmp_path.glob("chain.db*")), "log": [tmp_path / "worker.log"]}, [secret]
+    )
+    other = f"from orchestrator.chain.embedded import EmbeddedChain as E; E({str(path)!r}).close()"
+    subprocess.run([sys.executable, "-c", other], check=True, timeout=60)
+
+    assert found == {"chain": False, "log": True}
+    # A process that thinks it is the last one removes it when it goes.
+    assert (tmp_path / "chain.db-wal").exists()
+    chain.close()
 
 
 def test_pages_are_silent_with_json_but_for_their_titles(
