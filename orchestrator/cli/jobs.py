@@ -27,6 +27,7 @@ OWNER = (
     "passphrase_fd",
     "client",
     "trusted_nodes",
+    "accepted_worker_keys",
 )
 FETCH = (*OWNER, "blob_sources")
 MAX_INPUT_BYTES = 16 << 20

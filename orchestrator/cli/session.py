@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from orchestrator.cli.output import Output
-from orchestrator.config import LoadedSettings, Settings, option_name, variable
+from orchestrator.config import LoadedSettings, OriginKind, Settings, option_name, variable
 from orchestrator.errors import ChainMismatchError, ConfigError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.chain.processor import ContractEvent, JobProcessor
     from orchestrator.client import JobClient
     from orchestrator.keystore import Identity
-    from orchestrator.models import Account
+    from orchestrator.models import Account, PublicKey
 
 T = TypeVar("T")
 
@@ -161,6 +161,7 @@ class Session:
             secret=self.identity.secret,
             state_dir=self.settings.client,
             trusted_node=self._is_trusted(chain_url),
+            accepted_worker_keys=self._accepted_keys(),
             blob_sources=[self._blobs_at(url) for url in self.settings.blob_sources],
             worker_blobs=lambda worker: self._blobs_at(worker.endpoint.decode("utf-8", "replace")),
         )
@@ -170,6 +171,22 @@ class Session:
     def _is_trusted(self, chain_url: str) -> bool:
         """Whether the owner runs or trusts the node (protocol rule 1.5 b)."""
         return chain_url.startswith("local:") or chain_url in self.settings.trusted_nodes
+
+    def _accepted_keys(self) -> "list[PublicKey] | None":
+        """
+        The signing keys that the owner accepts; `None` accepts all that the contract trusts.
+
+        Raises:
+            ConfigError: The setting is given and names no key: that must not mean all.
+        """
+        from orchestrator.cli.values import parse_public_key
+
+        name = "accepted_worker_keys"
+        keys = [parse_public_key(name, text) for text in self.settings.accepted_worker_keys]
+        origin = self.loaded.origins[name]
+        if not keys and origin.kind is not OriginKind.DEFAULT:
+            raise ConfigError(f"{name} ({origin}): names no key; leave it out to accept all")
+        return keys or None
 
     def _blobs_at(self, url: str) -> "HttpBlobStore":
         from orchestrator.blobs.http import HttpBlobStore

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from orchestrator.errors import InputError
-from orchestrator.models import Parameters
+from orchestrator.models import Parameters, PublicKey, Scheme
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION = re.compile(r"(\d{1,15})(ms|s|m|h|d)")
@@ -44,6 +44,18 @@ def parse_bytes32(field: str, text: str) -> bytes:
     if len(data) != 32:
         raise InputError(f"{field}: {text!r} is not 64 hex digits (32 bytes)")
     return data
+
+
+def parse_public_key(field: str, text: str) -> PublicKey:
+    """A signing key from hex: 33 bytes are ECDSA, 32 are sr25519."""
+    schemes = {33: Scheme.ECDSA, 32: Scheme.SR25519}
+    try:
+        key = bytes.fromhex(text.removeprefix("0x"))
+        return PublicKey(scheme=schemes[len(key)], key=key)
+    except (ValueError, KeyError):
+        raise InputError(
+            f"{field}: {text!r} is no signing key of 33 (ECDSA) or 32 (sr25519) bytes in hex"
+        ) from None
 
 
 def parse_account(field: str, text: str) -> bytes:

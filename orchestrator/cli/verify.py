@@ -12,8 +12,8 @@ from orchestrator.cli.attestations import attestation_of
 from orchestrator.cli.command import command
 from orchestrator.cli.output import Document, to_json
 from orchestrator.cli.session import Session
-from orchestrator.cli.values import read_input
-from orchestrator.errors import InputError, RefusedError
+from orchestrator.cli.values import parse_public_key, read_input
+from orchestrator.errors import RefusedError
 
 if TYPE_CHECKING:
     from orchestrator.attestation import AttestationFile, Check, CheckOutcome
@@ -48,7 +48,7 @@ def verify(
 
     Without --accept-key or the chain, anybody's own key passes, and nothing is called verified.
     """
-    keys = None if not accept_key else [parse_public_key(text) for text in accept_key]
+    keys = None if not accept_key else [parse_public_key("accept_key", text) for text in accept_key]
     sealed = None if result is None else read_input("result", result, max_bytes=MAX_RESULT_BYTES)
     if target.isdecimal() and not Path(target).exists():
         file = attestation_of(session, int(target))
@@ -63,20 +63,6 @@ def verify(
 def declare(app: typer.Typer) -> None:
     """Add the command to *app*."""
     command(app, "verify", settings=READ, panel="Anybody")(verify)
-
-
-def parse_public_key(text: str) -> "PublicKey":
-    """A signing key from hex: 33 bytes are ECDSA, 32 are sr25519."""
-    from orchestrator.models import PublicKey, Scheme
-
-    schemes = {33: Scheme.ECDSA, 32: Scheme.SR25519}
-    try:
-        key = bytes.fromhex(text.removeprefix("0x"))
-        return PublicKey(scheme=schemes[len(key)], key=key)
-    except (ValueError, KeyError):
-        raise InputError(
-            f"accept_key: {text!r} is no signing key of 33 (ECDSA) or 32 (sr25519) bytes in hex"
-        ) from None
 
 
 def _load(path: Path) -> "AttestationFile":

@@ -12,6 +12,7 @@ from orchestrator.client.chain_view import ChainView
 from orchestrator.client.entries import ListedJob, UnfinishedJob
 from orchestrator.client.job_list import JobList
 from orchestrator.client.rebuild import RebuildProgress, rebuild
+from orchestrator.client.recipients import Recipients
 from orchestrator.client.results import JobFailure, Result, Results, WorkerBlobs
 from orchestrator.client.sealer import DEFAULT_TTL_MS, Sealer, Submission
 from orchestrator.client.submitter import SubmitProgress, Submitter
@@ -37,8 +38,9 @@ class JobClient:
     Reads come from *chain*, and with them the workers' keys: sealing needs *trusted_node*,
     by which the owner says that the node is run or trusted by them (protocol rule 1.5 b).
     *blob_sources* are asked for results in order, the orchestrator's first; *worker_blobs* gives
-    the store of the worker itself, asked last. With *accepted_worker_keys* a result by
-    another worker is refused, whatever the contract says.
+    the store of the worker itself, asked last. With *accepted_worker_keys* (signing keys) nothing
+    is sealed to another worker, sent for one, or taken from one, whatever the contract says; that
+    a worker's encryption key is its own is still the node's word.
 
     An instance is used by the thread that made it (`AsyncJobClient` sees to that); any
     number of processes may work for one owner in one *state_dir*. The chain stays the caller's
@@ -71,7 +73,6 @@ class JobClient:
         self._account = account
         self._secret = secret
         self._trusted_node = trusted_node
-        self._clock = clock
         self._sleep = sleep
         self._list = JobList(
             state_dir,
@@ -79,6 +80,7 @@ class JobClient:
             contract=contract,
             owner=account.account_id,
         )
+        self._recipients = Recipients(self._view, accepted_keys=accepted_worker_keys, clock=clock)
         self._submitter = Submitter(
             self._view, self._list, account=account, secret=secret, clock=clock
         )
@@ -121,7 +123,7 @@ class JobClient:
         Raises:
             ConfigError: The node was not said to be trusted.
             InputError: The task is too large, or a time or a number outside its limits.
-            UntrustedWorkerError: A worker, or every worker, is not trusted.
+            UntrustedWorkerError: A worker, or every worker, is not trusted or not accepted.
             ChainMismatchError: The contract is not for this chain, or of another version.
         """
         submission = Submission(task=task, workers=_tuple(workers), ttl_ms=ttl_ms)
@@ -327,10 +329,10 @@ class JobClient:
     def _sealer(self) -> Sealer:
         return Sealer(
             self._view,
+            self._recipients,
             owner=self._account.account_id,
             secret=self._secret,
             trusted_node=self._trusted_node,
-            clock=self._clock,
         )
 
     def _end(self, call: ContractCall[None], job_id: JobId, status: JobStatus) -> None:

@@ -5,10 +5,10 @@ Workers' keys are read as trusted, at a finalized block, from a node that the ow
 """
 
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.client.chain_view import ChainView
+from orchestrator.client.recipients import Recipients
 from orchestrator.crypto import OwnerSecret, SealedJob, seal_job, verify_reply_key
 from orchestrator.encoding import encode_task_input
 from orchestrator.errors import ConfigError, EncodingError, InputError, UntrustedWorkerError
@@ -56,17 +56,17 @@ class Sealer:
     def __init__(
         self,
         view: ChainView,
+        recipients: Recipients,
         *,
         owner: bytes,
         secret: OwnerSecret,
         trusted_node: bool,
-        clock: Callable[[], int],
     ) -> None:
         self._view = view
+        self._recipients = recipients
         self._owner = owner
         self._secret = secret
         self._trusted_node = trusted_node
-        self._clock = clock
         self._parameters: Parameters | None = None
         self._workers: dict[WorkerId, Worker] = {}
         self._pool: list[Worker] | None = None
@@ -78,7 +78,8 @@ class Sealer:
         1. The node was said to be trusted.
         2. The contract belongs to this chain and its version is known.
         3. The time to live is inside the contract's limits.
-        4. One to four different workers, each trusted at a finalized block and until now.
+        4. One to four different workers, each trusted at a finalized block and until now, and
+           accepted by the owner.
         5. Their keys are usable.
         6. The sealed bytes are not longer than the contract takes.
 
@@ -126,9 +127,12 @@ class Sealer:
     def _choose(self, wanted: tuple[WorkerId, ...] | None) -> list[Worker]:
         if wanted is None:
             if self._pool is None:
-                self._pool = self._view.trusted_workers(now=self._clock())
+                self._pool = self._recipients.pool()
             if not self._pool:
-                raise UntrustedWorkerError("WorkerNotTrusted", "no worker is trusted now")
+                raise UntrustedWorkerError(
+                    "WorkerNotTrusted",
+                    "no worker is trusted now, accepted by this owner, and has a usable key",
+                )
             count = min(_DEFAULT_WORKERS, len(self._pool))
             return secrets.SystemRandom().sample(self._pool, count)
         if not 1 <= len(wanted) <= _MAX_WORKERS:
@@ -139,7 +143,7 @@ class Sealer:
 
     def _trusted(self, worker: WorkerId) -> Worker:
         if worker not in self._workers:
-            self._workers[worker] = self._view.trusted_worker(worker, now=self._clock())
+            self._workers[worker] = self._recipients.worker(worker)
         return self._workers[worker]
 
 

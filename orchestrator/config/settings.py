@@ -79,6 +79,16 @@ class Settings:
             example="wss://node.example.org",
         ),
     ] = ()
+    accepted_worker_keys: Annotated[
+        tuple[str, ...],
+        Described(
+            text=(
+                "Signing keys, in hex, of the workers that jobs are sealed to and results taken"
+                " from; all that the contract trusts, when none is named."
+            ),
+            example="0x031b84c5567b126440995d3ed5aaba0565d71e1834604819ff9c17f5e9d5dd078f",
+        ),
+    ] = ()
     client: Annotated[
         Path,
         Described(

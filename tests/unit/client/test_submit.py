@@ -31,7 +31,7 @@ from orchestrator.errors import (
     InputError,
     UntrustedWorkerError,
 )
-from orchestrator.models import InlinePayload, JobStatus, Mode, Parameters, TaskInput
+from orchestrator.models import InlinePayload, JobStatus, Mode, Parameters, PublicKey, TaskInput
 from orchestrator.testing.chain import register_test_worker
 from orchestrator.testing.owner_world import ADMIN, MEASUREMENT, OWNER, SECRET, World
 
@@ -109,6 +109,33 @@ def test_default_workers_are_up_to_two_trusted_ones(world: World, task: TaskInpu
     job_id = client.submit(task)
 
     assert world.chain.read(world.processor.get_job(job_id)).workers == (2,)
+
+
+def test_default_workers_are_accepted_ones(world: World, task: TaskInput) -> None:
+    client = world.client(accepted_worker_keys=[world.workers[1].signer.public_key])
+
+    jobs = client.submit_many([Submission(task=task)] * 16)
+
+    assert {world.chain.read(world.processor.get_job(job)).workers for job in jobs} == {(2,)}
+
+
+def test_default_workers_have_usable_keys(world: World, task: TaskInput) -> None:
+    """One that registered a key nothing can be sealed to does not spoil the others' jobs."""
+    worker = register_test_worker(
+        world.chain.inside,
+        world.processor,
+        EcdsaSigner.generate(),
+        registrar=ADMIN,
+        measurement=MEASUREMENT,
+        encryption_key=(1).to_bytes(32, "little"),
+    )
+    client = world.client()
+
+    jobs = client.submit_many([Submission(task=task)] * 16)
+
+    chosen = [world.chain.read(world.processor.get_job(job)).workers for job in jobs]
+    assert worker not in {worker for workers in chosen for worker in workers}
+    assert {len(workers) for workers in chosen} == {2}
 
 
 def test_the_list_knows_the_job(world: World, task: TaskInput) -> None:
@@ -296,6 +323,29 @@ class TestChecksBeforeSending:
 
         with pytest.raises(InputError, match=f"worker {worker}: its encryption key"):
             client.submit(task, workers=[worker])
+
+        _nothing_happened(world, client)
+
+    def test_worker_that_the_owner_does_not_accept(self, world: World, task: TaskInput) -> None:
+        """Whatever the contract says: whoever is registrar must not become a reader."""
+        client = world.client(accepted_worker_keys=[world.workers[1].signer.public_key])
+
+        for workers in ([1], [2, 1]):
+            with pytest.raises(UntrustedWorkerError, match="worker 1 is not one that this") as no:
+                client.submit(task, workers=workers)
+            assert no.value.code == "WorkerNotAccepted"
+
+        _nothing_happened(world, client)
+        assert client.submit(task, workers=[2]) == 1
+
+    @pytest.mark.parametrize("accepted", [[], [EcdsaSigner.generate().public_key]])
+    def test_no_accepted_worker_at_all(
+        self, world: World, task: TaskInput, accepted: list[PublicKey]
+    ) -> None:
+        client = world.client(accepted_worker_keys=accepted)
+
+        with pytest.raises(UntrustedWorkerError, match="accepted by this owner"):
+            client.submit(task)
 
         _nothing_happened(world, client)
 
