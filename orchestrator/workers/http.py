@@ -25,7 +25,7 @@ from orchestrator.errors import (
 )
 from orchestrator.models import Signature
 from orchestrator.workers import JobKey, JobRequest, WorkerIdentity, WorkerJob
-from orchestrator.workers.transport import KeepAliveTransport
+from orchestrator.workers.transport import AiohttpTransport
 from orchestrator.workers.wire import (
     RegistrationRequest,
     dump_job_request,
@@ -77,7 +77,7 @@ class HttpWorkerClient:
             timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
             follow_redirects=False,
             trust_env=False,
-            transport=transport or KeepAliveTransport(connect_seconds=_CONNECT_SECONDS),
+            transport=transport or AiohttpTransport(connect_seconds=_CONNECT_SECONDS),
         )
 
     async def identity(self) -> WorkerIdentity:

@@ -216,7 +216,8 @@ async def test_a_faulty_server_is_a_typed_error_in_bounded_time(fault: HttpFault
                 await call(client)
             await client.close()
 
-    assert server.requests == len(CALLS)
+    # A request that may be repeated is, once, when its connection ended without an answer.
+    assert len(CALLS) <= server.requests <= 2 * len(CALLS)
 
 
 @pytest.mark.parametrize(
