@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.table import Table
+from orchestrator.blobs.http import HttpBlobStore
 from orchestrator.chain import Cursor
 from orchestrator.chain.embedded import EmbeddedChain
 from orchestrator.cli.demo_children import Child, Children
@@ -60,7 +61,7 @@ def running(folder: Path) -> Iterator[System]:
         workers = [stage.start_worker(place, folder, hold="0s", tasks="echo") for place in (1, 2)]
         limits = ("--jobs-per-day", "1000000", "--bytes-per-day", str(1 << 40))
         orchestrator = stage.start_orchestrator(workers, limits)
-        with stage.job_client(orchestrator.text("listening")) as client:
+        with stage.job_client(HttpBlobStore(orchestrator.text("listening"))) as client:
             yield System(
                 stage=stage,
                 client=client,
