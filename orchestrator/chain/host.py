@@ -4,6 +4,9 @@ The host functions that the contract imports, with the results and traps of pall
 `HOST_FUNCTIONS` is all there is: code that imports anything else is refused when it is uploaded.
 A `Frame` is one call of one contract: what it is told, what it changed so far. Nothing a frame
 holds reaches the chain's state before the call has ended well.
+
+What the host does for a call is limited, as a node limits it by gas, in two ways of our own: by
+`WORK_LIMIT` how long it works, by `HELD_LIMIT` how much it keeps. Units are no node's gas.
 """
 
 import ctypes
@@ -20,7 +23,30 @@ from orchestrator.chain.scale import read_compact
 from orchestrator.chain.wasm import I32, HostSignature
 from orchestrator.errors import EncodingError
 
-__all__ = ["HOST_FUNCTIONS", "HOST_SIGNATURES", "Frame", "HostFunction", "Unwind"]
+__all__ = [
+    "HELD_LIMIT",
+    "HOST_FUNCTIONS",
+    "HOST_SIGNATURES",
+    "WORK_LIMIT",
+    "Frame",
+    "HostFunction",
+    "Unwind",
+]
+
+# A unit of work is about a nanosecond. The dearest messages of the contract (a payload of 12 KiB,
+# ten completions, a page of fifty) take under a hundredth of it; a call that does nothing but make
+# the host work ends after about a second.
+WORK_LIMIT = 1_000_000_000
+# Bytes of cells read and written and of events; a parachain's block may prove 5 MiB of storage.
+HELD_LIMIT = 8 * 1024 * 1024
+# What Python needs for the smallest cell or event.
+_HELD_EACH = 256
+
+_CALL_WORK = 20_000
+_SIGNATURE_WORK = 80_000
+# Besides the one unit for each byte that is copied.
+_BLAKE2_BYTE_WORK = 2
+_SR25519_BYTE_WORK = 4
 
 # pallet-contracts 38, schedule.rs `Limits` and the node's `MaxStorageKeyLen`.
 MAX_PAYLOAD_BYTES = 16 * 1024
@@ -66,6 +92,8 @@ class Frame:
     memory: Memory
     base: int = 0
     size: int = 0
+    work: int = 0
+    held: int = 0
     cells: dict[bytes, bytes | None] = field(default_factory=dict)
     seen: dict[bytes, bytes | None] = field(default_factory=dict)
     events: list[tuple[tuple[bytes, ...], bytes]] = field(default_factory=list)
@@ -81,6 +109,18 @@ class Frame:
         self.trap = reason
         raise Unwind
 
+    def spend(self, work: int) -> None:
+        """Count work of the host."""
+        self.work += work
+        if self.work > WORK_LIMIT:
+            self.stop(f"OutOfGas: it made the host do more than {WORK_LIMIT} units of work")
+
+    def hold(self, size: int) -> None:
+        """Count bytes that are kept until the call has ended."""
+        self.held += size + _HELD_EACH
+        if self.held > HELD_LIMIT:
+            self.stop(f"OutOfGas: its cells and events are more than {HELD_LIMIT} bytes")
+
     def place(self, caller: Caller, pointer: int, length: int) -> int:
         """Return the address of bytes of the contract's memory, which never moves."""
         pointer &= _UINT32
@@ -89,6 +129,7 @@ class Frame:
             self.base = ctypes.addressof(self.memory.data_ptr(caller).contents)
             if pointer + length > self.size:
                 self.stop(f"OutOfBounds: {length} bytes at {pointer}")
+        self.spend(length)
         return self.base + pointer
 
     def load(self, caller: Caller, pointer: int, length: int) -> bytes:
@@ -111,7 +152,9 @@ class Frame:
     def cell(self, key: bytes) -> bytes | None:
         """Return a storage cell as this call sees it."""
         if key not in self.seen:
-            self.seen[key] = self.read_cell(key)
+            value = self.read_cell(key)
+            self.hold(len(key) + len(value or b""))
+            self.seen[key] = value
         return self.cells[key] if key in self.cells else self.seen[key]
 
     def changes(self) -> dict[bytes, bytes | None]:
@@ -174,6 +217,7 @@ def _contains_storage(frame: Frame, caller: Caller, key: int, key_length: int) -
 def _clear_storage(frame: Frame, caller: Caller, key: int, key_length: int) -> int:
     name = frame.key(caller, key, key_length)
     old = frame.cell(name)
+    frame.hold(len(name))
     frame.cells[name] = None
     return _size(old)
 
@@ -186,7 +230,9 @@ def _set_storage(
         frame.stop(f"ValueTooLarge: a value of {length} bytes, limit {MAX_PAYLOAD_BYTES}")
     name = frame.key(caller, key, key_length)
     old = frame.cell(name)
-    frame.cells[name] = frame.load(caller, value, value_length)
+    new = frame.load(caller, value, value_length)
+    frame.hold(len(name) + len(new))
+    frame.cells[name] = new
     return _size(old)
 
 
@@ -199,7 +245,9 @@ def _deposit_event(
     names = _topics(frame, frame.load(caller, topics, topics_length))
     if len(names) > MAX_TOPICS:
         frame.stop(f"TooManyTopics: {len(names)} topics, limit {MAX_TOPICS}")
-    frame.events.append((names, frame.load(caller, data, data_length)))
+    event = frame.load(caller, data, data_length)
+    frame.hold(_TOPIC_BYTES * len(names) + len(event))
+    frame.events.append((names, event))
 
 
 def _topics(frame: Frame, raw: bytes) -> tuple[bytes, ...]:
@@ -218,8 +266,9 @@ def _topics(frame: Frame, raw: bytes) -> tuple[bytes, ...]:
 
 
 def _hash_blake2_256(frame: Frame, caller: Caller, data: int, length: int, out: int) -> None:
-    digest = blake2b(frame.load(caller, data, length), digest_size=_HASH_BYTES).digest()
-    frame.store(caller, out, digest)
+    text = frame.load(caller, data, length)
+    frame.spend(_BLAKE2_BYTE_WORK * len(text))
+    frame.store(caller, out, blake2b(text, digest_size=_HASH_BYTES).digest())
 
 
 def _ecdsa_recover(frame: Frame, caller: Caller, signature: int, digest: int, out: int) -> int:
@@ -243,6 +292,7 @@ def _sr25519_verify(
     raw = frame.load(caller, signature, 64)
     public_key = frame.load(caller, key, 32)
     text = frame.load(caller, message, length)
+    frame.spend(_SR25519_BYTE_WORK * len(text))
     return SUCCESS if _is_sr25519(raw, text, public_key) else SR25519_VERIFY_FAILED
 
 
@@ -264,11 +314,12 @@ def _set_code_hash(frame: Frame, caller: Caller, code_hash: int) -> int:
 
 @dataclass(frozen=True)
 class HostFunction:
-    """A host function: how many `i32` it takes and returns, and what it does."""
+    """A host function: how many `i32` it takes and returns, what it does, and what work that is."""
 
     parameters: int
     results: int
     run: Callable[..., int | None]
+    work: int = _CALL_WORK
 
     @property
     def signature(self) -> HostSignature:
@@ -280,13 +331,13 @@ HOST_FUNCTIONS: Mapping[tuple[str, str], HostFunction] = {
     ("seal0", "address"): HostFunction(2, 0, _address),
     ("seal0", "caller"): HostFunction(2, 0, _caller),
     ("seal0", "deposit_event"): HostFunction(4, 0, _deposit_event),
-    ("seal0", "ecdsa_recover"): HostFunction(3, 1, _ecdsa_recover),
+    ("seal0", "ecdsa_recover"): HostFunction(3, 1, _ecdsa_recover, _SIGNATURE_WORK),
     ("seal0", "hash_blake2_256"): HostFunction(3, 0, _hash_blake2_256),
     ("seal0", "input"): HostFunction(2, 0, _input),
     ("seal0", "now"): HostFunction(2, 0, _now),
     ("seal0", "seal_return"): HostFunction(3, 0, _seal_return),
     ("seal0", "set_code_hash"): HostFunction(1, 1, _set_code_hash),
-    ("seal0", "sr25519_verify"): HostFunction(4, 1, _sr25519_verify),
+    ("seal0", "sr25519_verify"): HostFunction(4, 1, _sr25519_verify, _SIGNATURE_WORK),
     ("seal0", "value_transferred"): HostFunction(2, 0, _value_transferred),
     ("seal1", "clear_storage"): HostFunction(2, 1, _clear_storage),
     ("seal1", "contains_storage"): HostFunction(2, 1, _contains_storage),

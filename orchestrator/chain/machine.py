@@ -1,6 +1,8 @@
 """
 Runs contract code: one instance per call, in wasmtime, with a limit on how long it may run.
 
+Fuel limits the code itself, and `chain.host` what the host does for it, which costs no fuel.
+
 Compiled code is kept per process, by code hash.
 """
 
@@ -169,7 +171,7 @@ class Machine:
         Run the code's *entry*; *load* gives the code when it is not compiled yet.
 
         Raises:
-            ContractTrappedError: The code trapped, or ran for too long.
+            ContractTrappedError: The code trapped, or ran or made the host work for too long.
             ChainMismatchError: The code that was loaded has another hash.
             ChainUnavailableError: There is no memory for the contract.
         """
@@ -224,12 +226,13 @@ class Machine:
             raise ContractTrappedError(message)
 
     def _bind(self, function: HostFunction) -> Callable[..., int | None]:
-        run = function.run
+        run, work = function.run, function.work
 
         def bound(caller: Caller, *arguments: int) -> int | None:
             frame = self._frame
             assert frame is not None  # noqa: S101 - `run` sets it around every entry
             try:
+                frame.spend(work)
                 return run(frame, caller, *arguments)
             except Unwind:
                 frame.is_unwound = True

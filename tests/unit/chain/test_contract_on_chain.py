@@ -10,6 +10,8 @@ import pytest
 
 from orchestrator.attestation.statement import sign_statement, statement_of
 from orchestrator.chain import ContractCall, Cursor, Receipt
+from orchestrator.chain import host as host_module
+from orchestrator.chain import machine as machine_module
 from orchestrator.chain.embedded import EmbeddedChain
 from orchestrator.chain.processor import JobProcessor
 from orchestrator.crypto.keys import EcdsaSigner, Sr25519Signer
@@ -199,6 +201,15 @@ def test_input_beyond_the_buffer_traps_and_changes_nothing(stage: Stage) -> None
     assert (stage.chain.finalized_head(), stage.cells()) == before
 
 
+@pytest.fixture
+def hundredth(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave a hundredth of all limits on what a call may take."""
+    monkeypatch.setattr(host_module, "WORK_LIMIT", host_module.WORK_LIMIT // 100)
+    monkeypatch.setattr(host_module, "HELD_LIMIT", host_module.HELD_LIMIT // 100)
+    monkeypatch.setattr(machine_module, "FUEL_LIMIT", machine_module.FUEL_LIMIT // 100)
+
+
+@pytest.mark.usefixtures("hundredth")
 def test_the_largest_payload_of_all_fits(stage: Stage) -> None:
     """12,288 bytes, the upper bound of `max_payload`, to four workers, and back."""
     stage.chain.call(stage.processor.set_parameters(Parameters(max_payload=12_288)), signer=ADMIN)
@@ -216,6 +227,7 @@ def test_the_largest_payload_of_all_fits(stage: Stage) -> None:
         stage.chain.call(too_long, signer=OWNER)
 
 
+@pytest.mark.usefixtures("hundredth")
 def test_the_longest_page_fits(stage: Stage) -> None:
     for _ in range(50):
         stage.submit()
@@ -226,6 +238,7 @@ def test_the_longest_page_fits(stage: Stage) -> None:
     assert (page.next, page.total) == (None, 50)
 
 
+@pytest.mark.usefixtures("hundredth")
 def test_ten_completions_of_four_workers_fit(stage: Stage) -> None:
     jobs = [stage.submit() for _ in range(10)]
     completions = [stage.completion(job_id, 1 + job_id % 4, Outcome.COMPLETED) for job_id in jobs]
