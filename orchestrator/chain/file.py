@@ -138,6 +138,11 @@ def _create(path: Path, now: int, *, may_create: bool) -> None:
     if not may_create:
         message = f"{path}: no such chain file"
         raise InputError(message)
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists():
+        # SQLite would take it for the new file's own and bring the old chain back.
+        message = f"{path}: is gone, but {log.name} of the old chain is still there; remove it too"
+        raise InputError(message)
     try:
         handle, name = mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:

@@ -436,3 +436,16 @@ def test_a_closed_chain_says_so(chain_path: Path) -> None:
 
     with pytest.raises(ChainUnavailableError):
         chain.finalized_head()
+
+
+def test_a_log_left_behind_by_a_removed_file_is_not_taken_for_the_new_chains(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "chain.db-wal"
+    log.write_bytes(b"old")
+
+    with pytest.raises(InputError, match="remove it too"):
+        EmbeddedChain(tmp_path / "chain.db")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["chain.db-wal"]
+    assert log.read_bytes() == b"old"
