@@ -5,11 +5,14 @@ A token is 32 random bytes in text. The worker's list has only its hash, so read
 nobody a token. Because tokens are random, a plain hash is enough.
 """
 
+import contextlib
+import fcntl
 import hmac
 import json
 import os
 import re
 import secrets
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -64,14 +67,15 @@ class TokenList:
         """
         if not _NAME.fullmatch(name):
             raise InputError(f"token name {name[:80]!r}: must match {_NAME.pattern}")
-        entries = self.entries()
-        if any(entry.name == name for entry in entries):
-            raise InputError(f"token name {name!r}: there is one already")
-        if len(entries) >= _MAX_TOKENS:
-            raise InputError(f"tokens: {len(entries)}, at most {_MAX_TOKENS}")
-        token = secrets.token_urlsafe(32)
-        entry = TokenEntry(name=name, scope=scope.value, hash=_hash(token), created_at=now)
-        self._write((*entries, entry))
+        self._make_folder()
+        with self._changing() as entries:
+            if any(entry.name == name for entry in entries):
+                raise InputError(f"token name {name!r}: there is one already")
+            if len(entries) >= _MAX_TOKENS:
+                raise InputError(f"tokens: {len(entries)}, at most {_MAX_TOKENS}")
+            token = secrets.token_urlsafe(32)
+            entry = TokenEntry(name=name, scope=scope.value, hash=_hash(token), created_at=now)
+            self._write((*entries, entry))
         return token
 
     def revoke(self, name: str) -> None:
@@ -81,11 +85,14 @@ class TokenList:
         Raises:
             InputError: There is none of this name.
         """
-        entries = self.entries()
-        left = tuple(entry for entry in entries if entry.name != name)
-        if len(left) == len(entries):
-            raise InputError(f"token name {name[:80]!r}: there is none")
-        self._write(left)
+        none = f"token name {name[:80]!r}: there is none"
+        if not self.entries():
+            raise InputError(none)
+        with self._changing() as entries:
+            left = tuple(entry for entry in entries if entry.name != name)
+            if len(left) == len(entries):
+                raise InputError(none)
+            self._write(left)
 
     def entries(self) -> tuple[TokenEntry, ...]:
         """
@@ -116,6 +123,31 @@ class TokenList:
                 found = TokenScope(entry.scope)
         return found
 
+    def _make_folder(self) -> None:
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"tokens file {self._path}: {error.strerror}") from error
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[tuple[TokenEntry, ...]]:
+        """
+        Give the list to one process at a time, read anew.
+
+        Otherwise a token that one process revokes comes back with the list that another writes.
+        """
+        try:
+            descriptor = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ConfigError(f"tokens file {self._path}: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._seen = None
+            yield self.entries()
+        finally:
+            # This lets go of the lock too.
+            os.close(descriptor)
+
     def _read(self) -> tuple[TokenEntry, ...]:
         try:
             with self._path.open("rb") as file:
@@ -135,7 +167,6 @@ class TokenList:
         content = {"version": _VERSION, "tokens": [asdict(entry) for entry in entries]}
         draft = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(json.dumps(content, indent=2).encode())

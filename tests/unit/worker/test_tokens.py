@@ -1,5 +1,7 @@
 import json
+import secrets
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,41 @@ def test_a_name_must_be_new_and_plain(tmp_path: Path, name: str) -> None:
         tokens.add(name, TokenScope.JOBS, now=1)
 
     assert len(tokens.entries()) == 1
+
+
+def test_a_revoked_token_does_not_come_back_with_the_list_that_another_process_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = TokenList(tmp_path).add("old", TokenScope.JOBS, now=1)
+    revoking = threading.Thread(target=TokenList(tmp_path).revoke, args=("old",))
+    make_token = secrets.token_urlsafe
+
+    def make_slowly(size: int) -> str:
+        """Be between the reading and the writing of the list while the other one revokes."""
+        revoking.start()
+        revoking.join(0.3)
+        return make_token(size)
+
+    monkeypatch.setattr("secrets.token_urlsafe", make_slowly)
+    new = TokenList(tmp_path).add("new", TokenScope.JOBS, now=2)
+    revoking.join()
+
+    tokens = TokenList(tmp_path)
+    assert tokens.scope_of(old) is None
+    assert tokens.scope_of(new) is TokenScope.JOBS
+
+
+def test_a_folder_that_can_not_be_made_or_opened_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="tokens file"):
+        TokenList(tmp_path / "file" / "worker").add("one", TokenScope.JOBS, now=1)
+
+    tokens = TokenList(tmp_path / "worker")
+    monkeypatch.setattr(tokens, "_make_folder", lambda: None)
+    with pytest.raises(ConfigError, match="No such file"):
+        tokens.add("one", TokenScope.JOBS, now=1)
 
 
 def test_the_list_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
