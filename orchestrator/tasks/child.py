@@ -23,6 +23,7 @@ from orchestrator.errors import TaskError
 from orchestrator.tasks import Limits, Task
 
 __all__ = [
+    "FAILURE_CODE",
     "FRAME_FAILURE",
     "FRAME_HOST",
     "FRAME_OUTPUT",
@@ -47,7 +48,7 @@ PR_SET_NO_NEW_PRIVS = 38
 FRAME_ROOM = 8_192
 _MAX_MESSAGE = 1_000
 _OPEN_FILES = 64
-_CODE = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
+FAILURE_CODE = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 _INPUT, _OUTPUT = 3, 4
 # Trouble of the machine, which never says anything about the task.
 _HOST_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENFILE})
@@ -78,7 +79,7 @@ def execute(task: Task, read_plaintext: Callable[[], bytes]) -> bytes:
             return _failure("OutputTooLarge", f"{len(output)} bytes, at most {limit}")
         return FRAME_OUTPUT + output
     except TaskError as error:
-        if _CODE.fullmatch(error.code):
+        if FAILURE_CODE.fullmatch(error.code):
             return _failure(error.code, error.detail)
         return _failure("TaskFailed", str(error))
     except MemoryError:
@@ -102,7 +103,10 @@ def _os_trouble(error: OSError, limits: Limits) -> bytes:
 
 
 def _failure(code: str, message: str) -> bytes:
-    return FRAME_FAILURE + json.dumps([code, message[:_MAX_MESSAGE]]).encode()
+    # What a task raises may say anything, also what has no UTF-8, such as a lone surrogate.
+    text = message[:_MAX_MESSAGE].encode("utf-8", "replace").decode("utf-8")
+    # Escaped, a thousand characters could be more than the room for them.
+    return FRAME_FAILURE + json.dumps([code, text], ensure_ascii=False).encode()
 
 
 def run_and_exit(  # pragma: no cover - runs after a fork, where nothing is measured

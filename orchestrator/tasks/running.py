@@ -11,7 +11,13 @@ from typing import Self
 
 from orchestrator.errors import TaskError, TaskHostError
 from orchestrator.tasks import Limits, TaskOutput
-from orchestrator.tasks.child import FRAME_FAILURE, FRAME_OUTPUT, FRAME_ROOM
+from orchestrator.tasks.child import (
+    FAILURE_CODE,
+    FRAME_FAILURE,
+    FRAME_HOST,
+    FRAME_OUTPUT,
+    FRAME_ROOM,
+)
 
 __all__ = ["MemoryFile", "RunningTask"]
 
@@ -125,8 +131,11 @@ class RunningTask:
         if code or not frame:
             raise TaskError("TaskCrashed", f"exit code {code}, without a result")
         if frame[:1] == FRAME_OUTPUT:
+            if len(frame) - 1 > self._limits.output_bytes:
+                # Only a task that wrote the frame itself gets here.
+                raise TaskError("OutputTooLarge", f"at most {self._limits.output_bytes} bytes")
             return TaskOutput(output=frame[1:], cpu_ms=self.cpu_ms)
-        name, message = json.loads(frame[1:])
+        name, message = _parse_failure(frame)
         if frame[:1] == FRAME_FAILURE:
             raise TaskError(name, message)
         raise TaskHostError(f"{name}: {message}")
@@ -142,3 +151,22 @@ class RunningTask:
             return TaskError("TaskCrashed", signal.Signals(number).name)
         # Out of memory as the kernel sees it, or an operator: not the task's own doing.
         return TaskHostError(f"killed by signal {number}")
+
+
+def _parse_failure(frame: bytes) -> tuple[str, str]:
+    """
+    Return the code and the message of a frame without an output.
+
+    Raises:
+        TaskError: It is none: the task wrote it itself, into the file meant for its output.
+    """
+    try:
+        name, message = json.loads(frame[1:])
+        if frame[:1] in {FRAME_FAILURE, FRAME_HOST} and len(frame) <= FRAME_ROOM:
+            message.encode("utf-8")
+            if FAILURE_CODE.fullmatch(name):
+                return name, message
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        # The cause would show what the task wrote.
+        raise TaskError("TaskCrashed", "a malformed result") from None
+    raise TaskError("TaskCrashed", "a malformed result")

@@ -99,6 +99,18 @@ def raise_value(data: bytes, parameters: Parameters) -> bytes:
 
 
 @task()
+def raise_surrogate(data: bytes, parameters: Parameters) -> bytes:
+    raise ValueError(data.decode("utf-8", "surrogateescape"))
+
+
+@task(output_bytes=1_000)
+def write_frame(data: bytes, parameters: Parameters) -> bytes:
+    """Write what the sandbox reads as the result, and end before it can be written properly."""
+    os.write(4, data)
+    os._exit(0)
+
+
+@task()
 def raise_task_error(data: bytes, parameters: Parameters) -> bytes:
     raise TaskError(str(parameters.get("code", "BadInput")), "row 3")
 

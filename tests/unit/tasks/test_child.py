@@ -10,7 +10,7 @@ from orchestrator.encoding import encode_task_input
 from orchestrator.errors import TaskError
 from orchestrator.models import TaskInput
 from orchestrator.tasks import Limits, Task
-from orchestrator.tasks.child import execute, set_process_option
+from orchestrator.tasks.child import FRAME_ROOM, execute, set_process_option
 
 
 def frame_of(action: Callable[[], object], **limits: int) -> bytes:
@@ -65,6 +65,15 @@ def test_a_failure_is_a_code_and_a_short_message(action: Callable[[], object], c
     found, message = json.loads(frame[1:])
     assert found == code
     assert len(message) <= 1_000
+
+
+@pytest.mark.parametrize("letter", ["x", "\0", "\N{GRINNING FACE}", "\ud800"])
+def test_a_message_of_any_letters_is_in_utf_8_and_keeps_to_its_room(letter: str) -> None:
+    frame = frame_of(raising(ValueError(letter * 5_000)))
+
+    assert len(frame) <= FRAME_ROOM
+    _, message = json.loads(frame[1:].decode())
+    assert len(message.encode()) >= 1_000
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.encoding import encode_task_input
+from orchestrator.encoding import encode_failure, encode_task_input
 from orchestrator.errors import ConfigError, TaskError, TaskHostError
 from orchestrator.models import TaskInput
 from orchestrator.tasks import Limits
@@ -29,6 +29,8 @@ ODD = [
     "exit_politely",
     "kill_itself",
     "raise_value",
+    "raise_surrogate",
+    "write_frame",
     "raise_task_error",
     "raise_os_error",
     "return_text",
@@ -139,6 +141,42 @@ def test_a_task_that_fails_says_how_and_the_next_one_runs(
 
     assert caught.value.code == code
     assert run(sandbox, "echo", b"still here") == b"still here"
+
+
+def test_a_message_without_an_encoding_is_a_failure_like_others(sandbox: Sandbox) -> None:
+    with pytest.raises(TaskError) as caught:
+        run(sandbox, "raise_surrogate", b"bad \xff")
+
+    assert (caught.value.code, caught.value.detail) == ("TaskFailed", "ValueError: bad ?")
+    encode_failure(caught.value.code, caught.value.detail)
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (b"\x01no JSON", "TaskCrashed"),
+        (b"\x01[1, 2]", "TaskCrashed"),
+        (b'\x01["Code", 2]', "TaskCrashed"),
+        (b'\x01["no code", "words"]', "TaskCrashed"),
+        (b'\x01["Code", "words", 3]', "TaskCrashed"),
+        (b'\x01["Code", "\\ud800"]', "TaskCrashed"),
+        (b"\x01\xff", "TaskCrashed"),
+        (b"\x01" + b"[" * 8_000, "TaskCrashed"),
+        (b'\x01["Code", "' + b"x" * 8_192 + b'"]', "TaskCrashed"),
+        (b"\x02{}", "TaskCrashed"),
+        (b'\x03["Code", "words"]', "TaskCrashed"),
+        (b"\x00" + bytes(1_001), "OutputTooLarge"),
+        (b'\x01["Code", "words"]', "Code"),
+    ],
+)
+def test_a_result_that_a_task_wrote_itself_can_always_be_signed(
+    sandbox: Sandbox, frame: bytes, code: str
+) -> None:
+    with pytest.raises(TaskError) as caught:
+        run(sandbox, "write_frame", frame)
+
+    assert caught.value.code == code
+    encode_failure(caught.value.code, caught.value.detail)
 
 
 def test_the_output_limit_is_not_one_byte_less(sandbox: Sandbox) -> None:
