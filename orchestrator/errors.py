@@ -18,6 +18,7 @@ Every exception that this package raises on purpose.
     │       └── StaleEvidenceError  too early or too late: ask the worker to sign again
     ├── ChainError
     │   ├── ContractError           the contract refused; carries its Error variant
+    │   │   └── NotSentError        refused here, before it was sent
     │   ├── ContractTrappedError    the call trapped or ran out of fuel
     │   ├── ChainMismatchError      another genesis, contract, version or file format
     │   └── ChainUnavailableError   try again; says nothing about the job
@@ -117,6 +118,18 @@ class ContractError(ChainError):
     def __init__(self, variant: str, message: str | None = None) -> None:
         super().__init__(f"the contract refused: {variant}" + (f" ({message})" if message else ""))
         self.variant = variant
+
+
+class NotSentError(ContractError):
+    """
+    A submission was refused here, before it was sent.
+
+    `variant` is the contract's where it would have refused too.
+    """
+
+    def __init__(self, variant: str, message: str | None = None) -> None:
+        super().__init__(variant, message)
+        self.args = (f"not sent: {variant}" + (f" ({message})" if message else ""),)
 
 
 class ContractTrappedError(ChainError):

@@ -84,12 +84,16 @@ def list_jobs(
     ] = False,
 ) -> None:
     """List one's own jobs, as this machine's list and the chain know them."""
+    from orchestrator.errors import ContractError
+
     if rebuild:
         with session.output.progress("Rebuilding the list from the chain"):
             session.client.rebuild()
     if resume:
         with session.output.progress("Finishing interrupted submissions"):
-            session.client.resume()
+            outcomes = session.client.resume()
+        for refusal in (outcome for outcome in outcomes if isinstance(outcome, ContractError)):
+            session.output.say(f"a submission was given up: {refusal}")
     rows: list[Document] = [
         {
             "job_id": job.job_id,

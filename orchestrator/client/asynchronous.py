@@ -168,13 +168,19 @@ class AsyncJobClient:
         return await self._call(lambda client: client.rebuild(progress=forward))
 
     async def _drive(self, steps: Generator[P, None, T], progress: Callable[[P], None] | None) -> T:
-        while True:
-            step, value = await self._run(lambda: _advance(steps))
-            if step is None:
-                return value[0]
-            if progress:
-                progress(step)
-            await asyncio.sleep(step.wait_seconds)
+        try:
+            while True:
+                step, value = await self._run(lambda: _advance(steps))
+                if step is None:
+                    return value[0]
+                if progress:
+                    progress(step)
+                await asyncio.sleep(step.wait_seconds)
+        finally:
+            # After a step that may still run, and before whatever is called next. Without the
+            # thread the client is closed, and what it was at work on is left behind already.
+            with contextlib.suppress(RuntimeError):
+                self._executor.submit(steps.close)
 
     async def _call(self, use: Callable[[JobClient], T]) -> T:
         client = self._client

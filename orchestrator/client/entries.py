@@ -24,7 +24,7 @@ class NewEntry:
 
     `counter` and `block` are the chain's job counter and finalized block before sending:
     the job, if there is one, comes after both. `fingerprint` recognises the same content
-    again without telling what it is.
+    again without telling what it is. `session` is who holds the entry for as long as it lives.
     """
 
     key: str | None
@@ -37,6 +37,7 @@ class NewEntry:
     counter: int
     block: int
     created_at: int
+    session: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class Entry(NewEntry):
 
 @dataclass(frozen=True, kw_only=True)
 class UnfinishedJob:
-    """A sealed job of which the list does not know that it is on the chain (times in ms)."""
+    """A sealed job that was left behind: whether it is on the chain is not known (times in ms)."""
 
     entry: int
     key: str | None

@@ -1,5 +1,6 @@
 """The owner's side in one class: seal, submit, wait, open the result."""
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Generator, Sequence
 from pathlib import Path
@@ -15,10 +16,10 @@ from orchestrator.client.rebuild import RebuildProgress, rebuild
 from orchestrator.client.recipients import Recipients
 from orchestrator.client.results import JobFailure, Result, Results, WorkerBlobs
 from orchestrator.client.sealer import DEFAULT_TTL_MS, Sealer, Submission
-from orchestrator.client.submitter import SubmitProgress, Submitter
+from orchestrator.client.submitter import TRAPPED, SubmitProgress, Submitter
 from orchestrator.client.watch import WaitProgress, Watch
 from orchestrator.crypto import OwnerSecret, SealedJob
-from orchestrator.errors import ContractError
+from orchestrator.errors import ContractError, ContractTrappedError
 from orchestrator.models import Account, JobId, JobStatus, PublicKey, TaskInput, WorkerId
 
 __all__ = ["JobClient"]
@@ -82,7 +83,7 @@ class JobClient:
         )
         self._recipients = Recipients(self._view, accepted_keys=accepted_worker_keys, clock=clock)
         self._submitter = Submitter(
-            self._view, self._list, account=account, secret=secret, clock=clock
+            self._view, self._list, self._recipients, account=account, secret=secret, clock=clock
         )
         self._watch = Watch(self._view, self._list, owner=account.account_id, clock=clock)
         self._results = Results(
@@ -145,16 +146,20 @@ class JobClient:
         key and content are the same job.
 
         Raises:
-            ContractError: The contract refused; nothing is left behind.
+            ContractError: The contract refused, or a worker lost its trust before anything was
+                sent (`NotSentError`); nothing is left behind.
+            ContractTrappedError: So did the contract's code fail; nothing is left behind.
             ChainUnavailableError: Whether it was submitted is not known; `resume` finds out.
             Error: Those of `seal`.
         """
         submission = Submission(task=task, workers=_tuple(workers), ttl_ms=ttl_ms, key=key)
         steps = self._submitter.steps([submission], self._sealer(), wait_for_rate=False)
         (outcome,) = self._drive(steps, None)
-        if isinstance(outcome, ContractError):
-            raise outcome
-        return outcome
+        if not isinstance(outcome, ContractError):
+            return outcome
+        if outcome.variant == TRAPPED:
+            raise ContractTrappedError(str(outcome))
+        raise outcome
 
     def submit_many(
         self,
@@ -167,7 +172,8 @@ class JobClient:
 
         All are checked and sealed before the first is sent. Past the rate limit it waits for
         the next window and goes on. Killed, it is finished by `resume`, or by being called
-        again: without keys, only those not yet submitted are known to be the same.
+        again: without keys, only those not yet submitted are known to be the same. Others may
+        submit beside it: the same content is then a job of theirs, the same key the same job.
 
         Raises:
             ChainUnavailableError: The rest can be finished by `resume`.
@@ -178,14 +184,18 @@ class JobClient:
     def submit_steps(
         self, submissions: Sequence[Submission]
     ) -> Generator[SubmitProgress, None, list[JobId | ContractError]]:
-        """`submit_many` for callers who do the waiting themselves."""
+        """
+        `submit_many` for callers who do the waiting themselves.
+
+        While the generator lives nobody else finishes its jobs; close it to give them up.
+        """
         return self._submitter.steps(submissions, self._sealer(), wait_for_rate=True)
 
     def resume(
         self, *, progress: Callable[[SubmitProgress], None] | None = None
     ) -> list[JobId | ContractError]:
         """
-        Finish every submission that was begun and not finished, oldest first.
+        Finish every submission that was begun and left behind, oldest first.
 
         Each is looked for on the chain, and sent again only if it is not there.
         """
@@ -313,7 +323,11 @@ class JobClient:
         return self._list.jobs()
 
     def unfinished(self) -> list[UnfinishedJob]:
-        """Submissions that were begun and not finished; `resume` finishes them."""
+        """
+        Submissions that were begun and left behind; `resume` finishes them.
+
+        What a process is at work on is not among them.
+        """
         return self._list.unfinished()
 
     def rebuild(self, *, progress: Callable[[RebuildProgress], None] | None = None) -> int:
@@ -348,16 +362,18 @@ class JobClient:
         self._list.update(job_id, status=status)
 
     def _drive(self, steps: Generator[P, None, T], progress: Callable[[P], None] | None) -> T:
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                value: T = end.value
-                return value
-            if progress:
-                progress(step)
-            if step.wait_seconds:
-                self._sleep(step.wait_seconds)
+        # Closed also when the caller's progress or sleep raises: what is open is left behind then.
+        with contextlib.closing(steps):
+            while True:
+                try:
+                    step = next(steps)
+                except StopIteration as end:
+                    value: T = end.value
+                    return value
+                if progress:
+                    progress(step)
+                if step.wait_seconds:
+                    self._sleep(step.wait_seconds)
 
 
 def _tuple(workers: Sequence[WorkerId] | None) -> tuple[WorkerId, ...] | None:

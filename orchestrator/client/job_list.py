@@ -7,25 +7,30 @@ Sealed bytes, hashes and job ids are in it; plaintext, keys and the owner secret
 * What is about to be sent is in the list, durably, before it is sent.
 * An entry is `sealed` (never sent), `sending` (perhaps sent: only the chain knows), `submitted`
   (it is this job), or `refused` (the contract did not take these bytes; they are never sent again).
-* `sending_lock` keeps two processes of one owner from sending at the same time, so that an entry
-  found unfinished under the lock really is one that somebody left behind.
+* `sending_lock` keeps two processes of one owner from sending at the same time. It is not held
+  while a submission waits for its next group: an entry found unfinished under the lock may be one
+  that another process goes on with.
+* So each unfinished entry has one holder, the session (`sessions`) that wrote it down or claimed
+  it. Only entries whose holder is dead are left behind, and only those may be claimed.
 """
 
 import contextlib
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.client.entries import Entry, EntryState, ListedJob, NewEntry, UnfinishedJob
 from orchestrator.client.list_file import ListFile
+from orchestrator.client.list_row import ListRow, number_bytes
+from orchestrator.client.sessions import Sessions
 from orchestrator.encoding import blake2_256
-from orchestrator.errors import ChainMismatchError
+from orchestrator.errors import ChainMismatchError, InputError
 from orchestrator.models import JobId, JobStatus
 
 __all__ = ["JobList"]
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE origin (genesis BLOB NOT NULL, contract BLOB NOT NULL, owner BLOB NOT NULL);
 CREATE TABLE entries (
@@ -45,7 +50,8 @@ CREATE TABLE entries (
     job_id BLOB UNIQUE,
     status TEXT,
     purged INTEGER NOT NULL DEFAULT 0,
-    refusal TEXT
+    refusal TEXT,
+    session TEXT
 );
 CREATE INDEX payloads ON entries (payload_hash);
 CREATE INDEX unfinished ON entries (entry) WHERE state IN ('sealed', 'sending');
@@ -69,6 +75,7 @@ class JobList:
         self._file = ListFile(
             directory, f"jobs-{name}", lambda file: _begin(file, genesis_hash, contract, owner)
         )
+        self._sessions = Sessions(directory, f"jobs-{name}")
 
     @property
     def path(self) -> Path:
@@ -76,8 +83,19 @@ class JobList:
         return self._file.path
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file and end the sessions that were begun here."""
+        self._sessions.close()
         self._file.close()
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[str]:
+        """Be the holder of entries: they are nobody else's to claim until this is left."""
+        with self.sending_lock():
+            session = self._sessions.begin()
+        try:
+            yield session
+        finally:
+            self._sessions.end(session)
 
     @contextlib.contextmanager
     def sending_lock(self) -> Iterator[None]:
@@ -95,7 +113,8 @@ class JobList:
         """Write down what is sealed, in the state `SEALED`."""
         _, entry = self._file.run(
             "INSERT INTO entries (state, key, fingerprint, payload_hash, envelope, public_key,"
-            " workers, ttl, counter, block, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            " workers, ttl, counter, block, created_at, session)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 EntryState.SEALED.value,
                 new.key,
@@ -105,37 +124,49 @@ class JobList:
                 new.public_key,
                 json.dumps(new.workers),
                 new.ttl,
-                _id_bytes(new.counter),
+                number_bytes(new.counter),
                 new.block,
                 new.created_at,
+                new.session,
             ),
         )
         return Entry(**vars(new), entry=entry, state=EntryState.SEALED)
 
-    def unfinished_entries(self) -> list[Entry]:
-        """Entries that were never sent, or perhaps were, oldest first."""
-        rows = self._file.rows(
-            "SELECT * FROM entries WHERE state IN ('sealed', 'sending') ORDER BY entry"
+    def unfinished_entries(self) -> tuple[list[Entry], list[Entry]]:
+        """Entries that were never sent, or perhaps were, oldest first: left behind, and held."""
+        rows = self._rows("SELECT * FROM entries WHERE state IN ('sealed', 'sending')")
+        alive = self._alive(rows)
+        entries = [row.entry() for row in rows]
+        return (
+            [entry for entry in entries if entry.session not in alive],
+            [entry for entry in entries if entry.session in alive],
         )
-        return [_entry(row) for row in rows]
 
     def unfinished(self) -> list[UnfinishedJob]:
-        """The same, without their bytes."""
-        rows = self._file.rows(
-            "SELECT entry, key, payload_hash, workers, created_at, state FROM entries"
-            " WHERE state IN ('sealed', 'sending') ORDER BY entry"
+        """Those that were left behind, without their bytes."""
+        rows = self._rows(
+            "SELECT entry, key, payload_hash, workers, created_at, state, session FROM entries"
+            " WHERE state IN ('sealed', 'sending')"
         )
-        return [
-            UnfinishedJob(
-                entry=row["entry"],
-                key=row["key"],
-                payload_hash=row["payload_hash"],
-                workers=tuple(json.loads(row["workers"])),
-                created_at=row["created_at"],
-                perhaps_sent=row["state"] == EntryState.SENDING.value,
-            )
-            for row in rows
-        ]
+        alive = self._alive(rows)
+        return [row.unfinished() for row in rows if row.text("session") not in alive]
+
+    def _rows(self, selection: str) -> list[ListRow]:
+        rows = self._file.rows(f"{selection} ORDER BY entry")
+        return [ListRow(row, self.path) for row in rows]
+
+    def _alive(self, rows: Iterable[ListRow]) -> set[str]:
+        sessions = {row.text("session") for row in rows}
+        return {session for session in sessions if self._sessions.is_alive(session)}
+
+    def claim(self, entries: Iterable[Entry], session: str) -> list[Entry]:
+        """Make *session* the holder of entries that were left behind, and return them so."""
+        claimed = [replace(entry, session=session) for entry in entries]
+        self._file.run_many(
+            "UPDATE entries SET session = ? WHERE entry = ?",
+            [(session, entry.entry) for entry in claimed],
+        )
+        return claimed
 
     def entry_by_key(self, key: str) -> tuple[bytes | None, JobId | None]:
         """
@@ -143,15 +174,21 @@ class JobList:
 
         Refused entries give their key back.
         """
-        row = self._file.row("SELECT fingerprint, job_id FROM entries WHERE key = ?", (key,))
-        return (row["fingerprint"], _id_or_none(row["job_id"])) if row else (None, None)
+        row = self._row("SELECT entry, fingerprint, job_id FROM entries WHERE key = ?", key)
+        if row is None:
+            return None, None
+        return row.data_or_none("fingerprint"), row.number_or_none("job_id")
 
     def state_of(self, entry: int) -> tuple[EntryState, JobId | None, str]:
         """The state an entry is in now, its job, and the refusal's variant (or nothing)."""
-        (row,) = self._file.rows(
-            "SELECT state, job_id, refusal FROM entries WHERE entry = ?", (entry,)
-        )
-        return EntryState(row["state"]), _id_or_none(row["job_id"]), row["refusal"] or ""
+        row = self._row("SELECT entry, state, job_id, refusal FROM entries WHERE entry = ?", entry)
+        if row is None:
+            raise InputError(f"job list {self.path}: entry {entry} was removed")
+        return row.state(), row.number_or_none("job_id"), row.text_or_none("refusal") or ""
+
+    def _row(self, query: str, value: object) -> ListRow | None:
+        row = self._file.row(query, (value,))
+        return None if row is None else ListRow(row, self.path)
 
     def mark(self, entries: Iterable[int], state: EntryState) -> None:
         """Note that entries are about to be sent, or for certain were not."""
@@ -177,7 +214,7 @@ class JobList:
                 "UPDATE entries SET state = 'submitted', job_id = ?, block = ?, status = ?"
                 " WHERE entry = ?",
                 [
-                    (_id_bytes(job_id), block, JobStatus.SUBMITTED.value, entry)
+                    (number_bytes(job_id), block, JobStatus.SUBMITTED.value, entry)
                     for entry, job_id, block in jobs
                 ],
             )
@@ -193,7 +230,7 @@ class JobList:
         """
         with self.transaction():
             for job in jobs:
-                job_id = _id_bytes(job.job_id)
+                job_id = number_bytes(job.job_id)
                 listed = self.job(job.job_id)
                 if listed is None:
                     self._find_or_insert(job)
@@ -208,7 +245,7 @@ class JobList:
                 )
 
     def _find_or_insert(self, job: ListedJob) -> None:
-        job_id = _id_bytes(job.job_id)
+        job_id = number_bytes(job.job_id)
         found, _ = self._file.run(
             "UPDATE entries SET state = 'submitted', job_id = ? WHERE payload_hash = ?"
             " AND state IN ('sealed', 'sending')",
@@ -242,7 +279,7 @@ class JobList:
                 "UPDATE entries SET status = COALESCE(?1, status), purged = MAX(purged, ?2)"
                 " WHERE job_id = ?3 AND (status IS NOT COALESCE(?1, status) OR purged < ?2)",
                 [
-                    (status.value if status else None, purged, _id_bytes(job_id))
+                    (status.value if status else None, purged, number_bytes(job_id))
                     for job_id, status, purged in seen
                 ],
             )
@@ -250,17 +287,19 @@ class JobList:
     def jobs(self) -> list[ListedJob]:
         """All submitted jobs, oldest first."""
         rows = self._file.rows("SELECT * FROM entries WHERE state = 'submitted' ORDER BY job_id")
-        return [_listed(row) for row in rows]
+        return [ListRow(row, self.path).listed() for row in rows]
 
     def job(self, job_id: JobId) -> ListedJob | None:
         """The job with this id, when the list has it."""
-        row = self._file.row("SELECT * FROM entries WHERE job_id = ?", (_id_bytes(job_id),))
-        return _listed(row) if row else None
+        row = self._row("SELECT * FROM entries WHERE job_id = ?", number_bytes(job_id))
+        return None if row is None else row.listed()
 
     def envelope(self, job_id: JobId) -> bytes | None:
         """The sealed payload, when this list sent it."""
-        row = self._file.row("SELECT envelope FROM entries WHERE job_id = ?", (_id_bytes(job_id),))
-        return row["envelope"] if row else None
+        row = self._row(
+            "SELECT entry, envelope FROM entries WHERE job_id = ?", number_bytes(job_id)
+        )
+        return None if row is None else row.data_or_none("envelope")
 
 
 def _begin(file: ListFile, genesis_hash: bytes, contract: bytes, owner: bytes) -> None:
@@ -277,47 +316,10 @@ def _begin(file: ListFile, genesis_hash: bytes, contract: bytes, owner: bytes) -
             raise ChainMismatchError(
                 f"job list {file.path}: version {version}, this program reads {_VERSION}"
             )
-    (found,) = file.rows("SELECT genesis, contract, owner FROM origin")
-    if tuple(found) != origin:
+    found = [tuple(row) for row in file.rows("SELECT genesis, contract, owner FROM origin")]
+    if len(found) != 1:
+        raise InputError(f"job list {file.path}: damaged, {len(found)} origins, must be 1")
+    if found != [origin]:
         raise ChainMismatchError(
             f"job list {file.path}: belongs to another chain, contract or owner"
         )
-
-
-def _id_bytes(value: int) -> bytes:
-    # Job ids are u128, SQLite's integers are not; big-endian bytes sort as numbers do.
-    return value.to_bytes(16, "big")
-
-
-def _id_or_none(data: bytes | None) -> int | None:
-    return None if data is None else int.from_bytes(data, "big")
-
-
-def _entry(row: sqlite3.Row) -> Entry:
-    return Entry(
-        entry=row["entry"],
-        state=EntryState(row["state"]),
-        key=row["key"],
-        fingerprint=row["fingerprint"],
-        payload_hash=row["payload_hash"],
-        envelope=row["envelope"],
-        public_key=row["public_key"],
-        workers=tuple(json.loads(row["workers"])),
-        ttl=row["ttl"],
-        counter=int.from_bytes(row["counter"], "big"),
-        block=row["block"],
-        created_at=row["created_at"],
-    )
-
-
-def _listed(row: sqlite3.Row) -> ListedJob:
-    return ListedJob(
-        job_id=int.from_bytes(row["job_id"], "big"),
-        key=row["key"],
-        payload_hash=row["payload_hash"],
-        workers=tuple(json.loads(row["workers"])),
-        status=JobStatus(row["status"]),
-        purged=bool(row["purged"]),
-        block=row["block"],
-        created_at=row["created_at"],
-    )

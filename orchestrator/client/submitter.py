@@ -3,17 +3,22 @@ From a task to a job on the chain, exactly once.
 
 The list (`job_list`) knows what was about to be sent, the chain knows what came of it, and bytes
 are sent again only when the chain does not have them.
+
+An entry without a key is sent by its holder alone: who submits the same content beside it wants a
+job of its own. One with a key is the same job for all, and whoever comes first sends it; only its
+holder gives it up.
 """
 
 import hashlib
 import hmac
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.chain import ContractCall, Receipt
 from orchestrator.client.chain_view import ChainView
 from orchestrator.client.entries import Entry, EntryState, NewEntry
 from orchestrator.client.job_list import JobList
+from orchestrator.client.recipients import Recipients
 from orchestrator.client.sealer import Sealer, Submission, plaintext_of
 from orchestrator.crypto import OwnerSecret
 from orchestrator.encoding import blake2_256, encode_cbor
@@ -21,15 +26,20 @@ from orchestrator.errors import (
     ContractError,
     ContractTrappedError,
     InputError,
+    NotSentError,
+    UntrustedWorkerError,
 )
 from orchestrator.models import (
     Account,
     JobId,
     JobOptions,
+    WorkerId,
 )
 
-__all__ = ["SubmitProgress", "Submitter"]
+__all__ = ["TRAPPED", "SubmitProgress", "Submitter"]
 
+# The variant of a submission on which the contract trapped: the service's name for the same.
+TRAPPED = "ContractTrapped"
 _MAX_KEY_LENGTH = 128
 _GROUP = 16
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -46,6 +56,26 @@ class SubmitProgress:
     wait_seconds: float
 
 
+@dataclass(kw_only=True)
+class _Run:
+    """
+    Submissions on their way: what is still open, and what came of the others, by their place.
+
+    The next *alone* entries are sent each by itself.
+    """
+
+    session: str
+    wait_for_rate: bool
+    total: int
+    outcomes: dict[int, JobId | ContractError] = field(default_factory=dict)
+    open_entries: dict[int, Entry] = field(default_factory=dict)
+    alone: int = 0
+
+    def close(self, index: int, outcome: JobId | ContractError) -> None:
+        self.outcomes[index] = outcome
+        del self.open_entries[index]
+
+
 class Submitter:
     """Brings submissions to the chain; several processes may do so for one owner."""
 
@@ -53,6 +83,7 @@ class Submitter:
         self,
         view: ChainView,
         job_list: JobList,
+        recipients: Recipients,
         *,
         account: Account,
         secret: OwnerSecret,
@@ -60,6 +91,7 @@ class Submitter:
     ) -> None:
         self._view = view
         self._list = job_list
+        self._recipients = recipients
         self._account = account
         self._fingerprint_key = hmac.digest(
             secret.to_bytes(), b"phala-job-processor/fingerprint/v1", "sha256"
@@ -73,8 +105,9 @@ class Submitter:
         Submit all, a group at a time; what is yielded says how long to wait before going on.
 
         All are checked, sealed and in the list before the first is sent. Submissions that
-        the list has unfinished are finished, not doubled. An outcome is a job id or the
-        contract's refusal; without *wait_for_rate* `RateLimited` is one.
+        the list has left behind are finished, not doubled. An outcome is a job id or the
+        refusal, the contract's or our own (`NotSentError`); without *wait_for_rate*
+        `RateLimited` is one. To give up before the end, close the generator.
 
         Raises:
             InputError: A submission is not usable; nothing was sent.
@@ -82,59 +115,57 @@ class Submitter:
             ChainUnavailableError: The rest is in the list, to be finished later.
         """
         self._view.require_contract()
-        with self._list.sending_lock():
-            outcomes, open_entries = self._write_down(submissions, sealer)
-        return (
-            yield from self._run(
-                open_entries, outcomes, len(submissions), wait_for_rate=wait_for_rate
-            )
-        )
+        with self._list.session() as session:
+            run = _Run(session=session, wait_for_rate=wait_for_rate, total=len(submissions))
+            with self._list.sending_lock():
+                self._write_down(run, submissions, sealer)
+            return (yield from self._finish(run))
 
     def resume(self) -> Generator[SubmitProgress, None, list[JobId | ContractError]]:
-        """Finish what the list has unfinished, like `steps`; the outcomes are oldest first."""
-        self._view.require_contract()
-        open_entries = dict(enumerate(self._list.unfinished_entries()))
-        return self._run(open_entries, {}, len(open_entries), wait_for_rate=True)
+        """
+        Finish what the list has left behind, like `steps`; the outcomes are oldest first.
 
-    def _run(
-        self,
-        open_entries: dict[int, Entry],
-        outcomes: dict[int, JobId | ContractError],
-        total: int,
-        *,
-        wait_for_rate: bool,
-    ) -> Generator[SubmitProgress, None, list[JobId | ContractError]]:
+        What another session is at work on is left to it.
+        """
+        self._view.require_contract()
+        with self._list.session() as session:
+            with self._list.sending_lock(), self._list.transaction():
+                left_behind, _ = self._list.unfinished_entries()
+                claimed = self._list.claim(left_behind, session)
+            run = _Run(session=session, wait_for_rate=True, total=len(claimed))
+            run.open_entries.update(enumerate(claimed))
+            return (yield from self._finish(run))
+
+    def _finish(self, run: _Run) -> Generator[SubmitProgress, None, list[JobId | ContractError]]:
         waited = 0.0
-        while open_entries:
+        while run.open_entries:
             with self._list.sending_lock():
-                self._settle(outcomes, open_entries)
-                group = self._next_group(open_entries, waited, wait_for_rate=wait_for_rate)
-                is_limited = self._send(outcomes, open_entries, group, wait_for_rate=wait_for_rate)
-            pause = self._pause_seconds() if is_limited or (open_entries and not group) else 0.0
+                self._settle(run)
+                group = self._next_group(run, waited)
+                is_limited = self._send(run, self._sendable(run, group))
+            pause = self._pause_seconds() if is_limited or (run.open_entries and not group) else 0.0
             # A window begins with a job: after one was tried, the wait is for a whole one again.
             waited = pause if group else waited + pause
-            refused = sum(isinstance(outcome, ContractError) for outcome in outcomes.values())
+            refused = sum(isinstance(outcome, ContractError) for outcome in run.outcomes.values())
             yield SubmitProgress(
-                submitted=len(outcomes) - refused,
+                submitted=len(run.outcomes) - refused,
                 refused=refused,
-                total=total,
+                total=run.total,
                 wait_seconds=pause,
             )
-        return [outcomes[index] for index in range(total)]
+        return [run.outcomes[index] for index in range(run.total)]
 
-    def _write_down(
-        self, submissions: Sequence[Submission], sealer: Sealer
-    ) -> tuple[dict[int, JobId | ContractError], dict[int, Entry]]:
-        outcomes: dict[int, JobId | ContractError] = {}
-        open_entries: dict[int, Entry] = {}
+    def _write_down(self, run: _Run, submissions: Sequence[Submission], sealer: Sealer) -> None:
         keys = [submission.key for submission in submissions if submission.key is not None]
         if len(set(keys)) != len(keys):
             raise InputError("key: two of the submissions have the same")
         counter = self._view.job_counter()
         block = self._view.chain.finalized_head().number
-        left_behind = self._list.unfinished_entries()
-        by_key = {entry.key: entry for entry in left_behind if entry.key is not None}
-        # Each for one submission only, the oldest first.
+        left_behind, held = self._list.unfinished_entries()
+        # The same key is the same job, whoever holds its entry.
+        by_key = {entry.key: entry for entry in (*left_behind, *held) if entry.key is not None}
+        of_others = {entry.entry for entry in held}
+        # Of those without a key each is for one submission only, the oldest first.
         by_content: dict[bytes, list[Entry]] = {}
         for entry in reversed(left_behind):
             if entry.key is None:
@@ -144,17 +175,25 @@ class Submitter:
                 fingerprint = self._fingerprint(submission)
                 job_id = self._known_job(submission.key, fingerprint)
                 if job_id is not None:
-                    outcomes[index] = job_id
+                    run.outcomes[index] = job_id
                     continue
                 if submission.key is not None:
                     begun = by_key.get(submission.key)
                 else:
                     same_content = by_content.get(fingerprint)
                     begun = same_content.pop() if same_content else None
-                open_entries[index] = begun or self._add(
-                    submission, sealer, fingerprint=fingerprint, counter=counter, block=block
-                )
-        return outcomes, open_entries
+                if begun is None:
+                    begun = self._add(
+                        submission,
+                        sealer,
+                        fingerprint=fingerprint,
+                        counter=counter,
+                        block=block,
+                        session=run.session,
+                    )
+                elif begun.entry not in of_others:
+                    (begun,) = self._list.claim([begun], run.session)
+                run.open_entries[index] = begun
 
     def _add(
         self,
@@ -164,6 +203,7 @@ class Submitter:
         fingerprint: bytes,
         counter: int,
         block: int,
+        session: str,
     ) -> Entry:
         sealed, workers = sealer.seal(submission)
         return self._list.add(
@@ -178,6 +218,7 @@ class Submitter:
                 counter=counter,
                 block=block,
                 created_at=self._clock(),
+                session=session,
             )
         )
 
@@ -201,25 +242,20 @@ class Submitter:
         )
         return hmac.digest(self._fingerprint_key, content, "sha256")
 
-    def _settle(
-        self, outcomes: dict[int, JobId | ContractError], open_entries: dict[int, Entry]
-    ) -> None:
+    def _settle(self, run: _Run) -> None:
         """Ask the list, and for what was perhaps sent the chain, what is already done."""
         perhaps_sent: dict[bytes, int] = {}
-        for index, entry in list(open_entries.items()):
+        for index, entry in list(run.open_entries.items()):
             state, job_id, refusal = self._list.state_of(entry.entry)
             if job_id is not None:
-                outcomes[index] = job_id
-                del open_entries[index]
+                run.close(index, job_id)
             elif state is EntryState.REFUSED:
-                # Another process of this owner sent the same bytes meanwhile.
-                outcomes[index] = ContractError(refusal, "when another process sent it")
-                del open_entries[index]
+                run.close(index, ContractError(refusal, "when another process sent it"))
             elif state is EntryState.SENDING:
                 perhaps_sent[entry.payload_hash] = index
         if not perhaps_sent:
             return
-        entries = [open_entries[index] for index in perhaps_sent.values()]
+        entries = [run.open_entries[index] for index in perhaps_sent.values()]
         found = self._view.find_payloads(
             self._account.account_id,
             perhaps_sent,
@@ -228,70 +264,104 @@ class Submitter:
         )
         self._list.mark_submitted(
             [
-                (open_entries[perhaps_sent[payload_hash]].entry, job_id, block)
+                (run.open_entries[perhaps_sent[payload_hash]].entry, job_id, block)
                 for payload_hash, (job_id, block) in found.items()
             ]
         )
         for payload_hash, (job_id, _) in found.items():
-            index = perhaps_sent[payload_hash]
-            outcomes[index] = job_id
-            del open_entries[index]
+            run.close(perhaps_sent[payload_hash], job_id)
 
-    def _next_group(
-        self, open_entries: dict[int, Entry], waited: float, *, wait_for_rate: bool
-    ) -> list[int]:
-        size = _GROUP
-        if wait_for_rate and open_entries:
+    def _next_group(self, run: _Run, waited: float) -> list[int]:
+        size = 1 if run.alone else _GROUP
+        if run.wait_for_rate and run.open_entries:
             processor = self._view.processor
             left = self._view.chain.read(processor.rate_limit_left(self._account.account_id))
             # A chain without new blocks answers with the time of its last one: well after a whole
             # window by our own clock, the next call finds out.
             window_seconds = self._view.parameters().rate_window / 1_000
             is_over = waited > window_seconds + _LONGEST_PAUSE_SECONDS
-            size = min(_GROUP, left) if left else int(is_over)
-        return list(open_entries)[:size]
+            size = min(size, left) if left else int(is_over)
+        return list(run.open_entries)[:size]
 
-    def _send(
-        self,
-        outcomes: dict[int, JobId | ContractError],
-        open_entries: dict[int, Entry],
-        group: list[int],
-        *,
-        wait_for_rate: bool,
-    ) -> bool:
+    def _sendable(self, run: _Run, group: Sequence[int]) -> list[int]:
+        """
+        Refuse what of *group* must not be sent, and return the rest.
+
+        1. The bytes in the list are those that were sealed.
+        2. Each worker is still one to seal to. What is sent is public, also when the contract
+           refuses it, and a worker is revoked because somebody else may have its key.
+        """
+        refusals: dict[WorkerId, NotSentError | None] = {}
+        sendable = []
+        for index in group:
+            entry = run.open_entries[index]
+            refusal = None
+            if blake2_256(entry.envelope) != entry.payload_hash:
+                refusal = NotSentError("PayloadMismatch", "the list's bytes were changed")
+            for worker in entry.workers:
+                if worker not in refusals:
+                    refusals[worker] = self._distrust(worker)
+                refusal = refusal or refusals[worker]
+            if refusal is None:
+                sendable.append(index)
+            else:
+                run.close(index, refusal)
+                if entry.session == run.session:
+                    self._list.mark_refused(entry.entry, refusal.variant)
+        return sendable
+
+    def _distrust(self, worker: WorkerId) -> NotSentError | None:
+        try:
+            self._recipients.worker(worker)
+        except UntrustedWorkerError as error:
+            return NotSentError(error.code, f"worker {worker} has lost its trust since the sealing")
+        return None
+
+    def _send(self, run: _Run, group: Sequence[int]) -> bool:
         """Send a group and say whether some of it has to wait for the next window."""
         if not group:
             return False
-        entries = [open_entries[index] for index in group]
+        entries = [run.open_entries[index] for index in group]
         self._list.mark([entry.entry for entry in entries], EntryState.SENDING)
         answers = self._call(entries)
-        submitted, postponed = [], []
+        if answers is None:
+            run.alone = len(entries)
+            return False
+        run.alone = max(0, run.alone - len(entries))
+        submitted, not_sent, is_limited = [], [], False
         for index, entry, answer in zip(group, entries, answers, strict=True):
             if not isinstance(answer, ContractError):
-                outcomes[index] = answer.value
+                run.close(index, answer.value)
                 submitted.append((entry.entry, answer.value, answer.block.number))
-            elif wait_for_rate and answer.variant == "RateLimited":
-                postponed.append(entry.entry)
-                continue
+            elif run.wait_for_rate and answer.variant == "RateLimited":
+                not_sent.append(entry.entry)
+                is_limited = True
             else:
-                outcomes[index] = answer
-                self._list.mark_refused(entry.entry, answer.variant)
-            del open_entries[index]
+                run.close(index, answer)
+                if entry.session == run.session:
+                    self._list.mark_refused(entry.entry, answer.variant)
+                else:
+                    not_sent.append(entry.entry)
         self._list.mark_submitted(submitted)
-        self._list.mark(postponed, EntryState.SEALED)
-        return bool(postponed)
+        self._list.mark(not_sent, EntryState.SEALED)
+        return is_limited
 
-    def _call(self, entries: Sequence[Entry]) -> list[Receipt[JobId] | ContractError]:
+    def _call(self, entries: Sequence[Entry]) -> list[Receipt[JobId] | ContractError] | None:
+        """
+        The answers to entries that are sent together.
+
+        `None` when the contract trapped on one of several: what came of each the chain says,
+        and they are to be sent again by themselves.
+        """
         calls = [self._message(entry) for entry in entries]
-        if len(calls) > 1:
-            return self._view.chain.batch(calls, signer=self._account)
         try:
+            if len(calls) > 1:
+                return self._view.chain.batch(calls, signer=self._account)
             return [self._view.chain.call(calls[0], signer=self._account)]
         except ContractError as refusal:
             return [refusal]
-        except ContractTrappedError:
-            self._list.mark_refused(entries[0].entry, "trapped")
-            raise
+        except ContractTrappedError as trap:
+            return None if len(calls) > 1 else [ContractError(TRAPPED, str(trap))]
 
     def _message(self, entry: Entry) -> ContractCall[JobId]:
         return self._view.processor.submit_confidential_job(

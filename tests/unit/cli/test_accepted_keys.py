@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.chain.embedded import EmbeddedChain
+from orchestrator.errors import ChainUnavailableError
 from orchestrator.models import Scheme
 
 from .conftest import Run
@@ -73,6 +75,25 @@ def test_a_result_by_another_worker_is_refused(run: Run, owner: World, data: Pat
 
     assert (refused.exit_code, refused.document["error"]) == (1, "WorkerNotAccepted")
     assert accepted.stdout_bytes == b"secret input"
+
+
+def test_an_interrupted_submission_for_another_worker_is_given_up_and_told(
+    run: Run, owner: World, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(*_: object, **__: object) -> None:
+        raise ChainUnavailableError("gone")
+
+    for worker in (1, 2):
+        with monkeypatch.context() as patch:
+            patch.setattr(EmbeddedChain, "call", unavailable)
+            run("submit", "echo", data, "--worker", worker)
+
+    ran = run("jobs", "--resume", "--accepted-worker-keys", _key(owner, 2), "--json")
+
+    assert "a submission was given up: not sent: WorkerNotAccepted (worker 1 has" in ran.stderr
+    assert [job["workers"] for job in ran.document["jobs"]] == [[2]]
+    assert ran.document["unfinished"] == 0
+    assert _job_counter(owner) == 1
 
 
 @pytest.mark.parametrize("keys", ["0x1234", "no hex", "00" * 34])

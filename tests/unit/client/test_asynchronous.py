@@ -164,3 +164,39 @@ async def test_abandoned_wait_does_not_hold_up_closing(
         await waiting
 
     assert await client.status(job_id) is JobStatus.SUBMITTED
+
+
+async def test_cancelled_submission_is_left_behind_at_once(
+    shared: World, client: AsyncJobClient, task: TaskInput
+) -> None:
+    """Not only when the last reference to it is gone."""
+    reached = asyncio.Event()
+    submitting = asyncio.create_task(
+        client.submit_many([Submission(task=task)] * 20, progress=lambda _: reached.set())
+    )
+    await reached.wait()
+    submitting.cancel()
+    with pytest.raises(asyncio.CancelledError) as cancelled:
+        await submitting
+
+    assert len(await client.unfinished()) == 4
+    assert await client.resume() == [17, 18, 19, 20]
+    assert cancelled.traceback, "which still refers to it"
+
+
+async def test_client_that_is_closed_during_a_submission(
+    shared: World, client: AsyncJobClient, task: TaskInput
+) -> None:
+    reached = asyncio.Event()
+    submitting = asyncio.create_task(
+        client.submit_many([Submission(task=task)] * 60, progress=lambda _: reached.set())
+    )
+    await reached.wait()
+
+    await client.close()
+
+    # By the thread that is gone, or by the list that is closed.
+    with pytest.raises((RuntimeError, InputError)):
+        await submitting
+    left_behind = shared.client().unfinished()
+    assert len(left_behind) == 60 - shared.job_count() > 0

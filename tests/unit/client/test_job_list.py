@@ -24,7 +24,10 @@ def job_list(tmp_path: Path) -> Iterator[JobList]:
     job_list.close()
 
 
-def _new(number: int, key: str | None = None) -> NewEntry:
+DEAD = "0" * 32
+
+
+def _new(number: int, key: str | None = None, session: str = DEAD) -> NewEntry:
     return NewEntry(
         key=key,
         fingerprint=b"f" * 32,
@@ -36,6 +39,7 @@ def _new(number: int, key: str | None = None) -> NewEntry:
         counter=7,
         block=3,
         created_at=1,
+        session=session,
     )
 
 
@@ -59,7 +63,7 @@ def test_entries_come_back_as_they_went_in(job_list: JobList, tmp_path: Path) ->
 
     again = JobList(tmp_path / "state", **ORIGIN)
 
-    assert again.unfinished_entries() == [entry]
+    assert again.unfinished_entries() == ([entry], [])
     assert entry.state is EntryState.SEALED
     assert "sealed bytes" not in repr(entry)
     again.close()
@@ -147,10 +151,10 @@ def test_other_versions_are_refused_and_left_alone(job_list: JobList, tmp_path: 
     path = job_list.path
     job_list.close()
     with sqlite3.connect(path) as database:
-        database.execute("PRAGMA user_version = 2")
+        database.execute("PRAGMA user_version = 1")
     database.close()
 
-    with pytest.raises(ChainMismatchError, match="version 2, this program reads 1"):
+    with pytest.raises(ChainMismatchError, match="version 1, this program reads 2"):
         JobList(tmp_path / "state", **ORIGIN)
 
 
@@ -202,9 +206,9 @@ def _add_under_lock(directory: str, first: int) -> None:
     job_list = JobList(Path(directory), **ORIGIN)
     for number in range(first, first + 20):
         with job_list.sending_lock():
-            seen = len(job_list.unfinished_entries())
+            seen = len(job_list.unfinished())
             job_list.add(_new(number))
-            assert len(job_list.unfinished_entries()) == seen + 1, "nobody else under the lock"
+            assert len(job_list.unfinished()) == seen + 1, "nobody else under the lock"
     job_list.close()
 
 
@@ -245,6 +249,135 @@ def test_lock_that_was_removed_is_an_input_error(job_list: JobList) -> None:
 
     with pytest.raises(InputError, match="No such file"), job_list.sending_lock():
         pytest.fail("locked")
+
+
+def test_entries_are_held_as_long_as_their_session_lives(job_list: JobList, tmp_path: Path) -> None:
+    other = JobList(tmp_path / "state", **ORIGIN)
+    left_behind = job_list.add(_new(1))
+    with job_list.session() as session:
+        held = job_list.add(_new(2, session=session))
+
+        for view in (job_list, other):
+            assert view.unfinished_entries() == ([left_behind], [held])
+            assert [job.entry for job in view.unfinished()] == [left_behind.entry]
+
+    assert other.unfinished_entries() == ([left_behind, held], [])
+    assert [job.entry for job in other.unfinished()] == [left_behind.entry, held.entry]
+    with other.session() as session:
+        (claimed,) = other.claim([held], session)
+        assert claimed.session == session
+        assert job_list.unfinished_entries() == ([left_behind], [claimed])
+    other.close()
+
+
+def test_closing_the_list_ends_its_sessions(job_list: JobList, tmp_path: Path) -> None:
+    """Also where somebody keeps a generator that is inside of one."""
+    with job_list.session() as session:
+        entry = job_list.add(_new(1, session=session))
+        job_list.close()
+
+        again = JobList(tmp_path / "state", **ORIGIN)
+        assert again.unfinished_entries() == ([entry], [])
+        again.close()
+
+
+def _change(job_list: JobList, change: str) -> None:
+    with sqlite3.connect(job_list.path) as database:
+        database.execute(change)
+    database.close()
+
+
+def _set(job_list: JobList, change: str) -> None:
+    _change(job_list, f"UPDATE entries SET {change}")  # noqa: S608 - what the test changes
+
+
+COLUMNS = [
+    ("key", "X'07'", "not text"),
+    ("fingerprint", "'text'", "not bytes"),
+    ("fingerprint", "NULL", "not bytes"),
+    ("payload_hash", "X'00'", "1 bytes, must be 32"),
+    ("envelope", "NULL", "not bytes"),
+    ("public_key", "7", "not bytes"),
+    ("workers", "'{'", "not JSON"),
+    ("workers", "X'00'", "not text"),
+    ("workers", "'[1, true]'", "not a list of numbers"),
+    ("workers", "'{\"1\": 2}'", "not a list of numbers"),
+    ("workers", "'" + "[" * 50_000 + "'", "not JSON"),
+    ("ttl", "-1", "not a number from 0 on"),
+    ("counter", "NULL", "not bytes"),
+    ("counter", "X'00'", "1 bytes, must be 16"),
+    ("block", "'text'", "not a number from 0 on"),
+    ("created_at", "1.5", "not a number from 0 on"),
+    ("session", "NULL", "not text"),
+    ("session", "'../../x'", "is no session"),
+]
+
+
+@pytest.mark.parametrize(("column", "value", "why"), COLUMNS)
+def test_damaged_entries_are_named(job_list: JobList, column: str, value: str, why: str) -> None:
+    job_list.add(_new(1, key="k"))
+    _set(job_list, f"{column} = {value}")
+
+    with pytest.raises(InputError, match=f"damaged, .*{why}") as refused:
+        job_list.unfinished_entries()
+
+    assert column in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "why"),
+    [
+        ("status", "'bogus'", "no status of a job"),
+        ("status", "NULL", "no status of a job"),
+        ("job_id", "'text'", "not bytes"),
+        ("job_id", "X'00'", "1 bytes, must be 16"),
+        ("purged", "'no'", "not a number from 0 on"),
+        ("workers", "'5'", "not a list of numbers"),
+    ],
+)
+def test_damaged_jobs_are_named(job_list: JobList, column: str, value: str, why: str) -> None:
+    job_list.restore([_listed(1)])
+    _set(job_list, f"{column} = {value}")
+
+    with pytest.raises(InputError, match=f"entry 1: damaged, {column} is {why}"):
+        job_list.jobs()
+
+
+@pytest.mark.parametrize("change", ["fingerprint = 'text'", "job_id = 'text'"])
+def test_damaged_keys_are_named(job_list: JobList, change: str) -> None:
+    job_list.add(_new(1, key="k"))
+    _set(job_list, change)
+
+    with pytest.raises(InputError, match=r"entry 1: damaged, .* is not bytes"):
+        job_list.entry_by_key("k")
+
+
+def test_damaged_state_is_named(job_list: JobList) -> None:
+    job_list.add(_new(1))
+    _set(job_list, "state = 'lost'")
+
+    with pytest.raises(InputError, match="entry 1: damaged, state is no state"):
+        job_list.state_of(1)
+
+
+def test_entry_that_was_removed_is_named(job_list: JobList) -> None:
+    job_list.add(_new(1))
+    _change(job_list, "DELETE FROM entries")
+
+    with pytest.raises(InputError, match="entry 1 was removed"):
+        job_list.state_of(1)
+
+
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [("DELETE FROM origin", 0), ("INSERT INTO origin SELECT * FROM origin", 2)],
+)
+def test_list_has_one_origin(job_list: JobList, tmp_path: Path, change: str, count: int) -> None:
+    job_list.close()
+    _change(job_list, change)
+
+    with pytest.raises(InputError, match=f"damaged, {count} origins, must be 1"):
+        JobList(tmp_path / "state", **ORIGIN)
 
 
 def test_name_that_no_file_system_takes(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from orchestrator.errors import (
     ContractError,
     ContractTrappedError,
     InputError,
+    NotSentError,
     UntrustedWorkerError,
 )
 from orchestrator.models import InlinePayload, JobStatus, Mode, Parameters, PublicKey, TaskInput
@@ -114,9 +115,9 @@ def test_default_workers_are_up_to_two_trusted_ones(world: World, task: TaskInpu
 def test_default_workers_are_accepted_ones(world: World, task: TaskInput) -> None:
     client = world.client(accepted_worker_keys=[world.workers[1].signer.public_key])
 
-    jobs = client.submit_many([Submission(task=task)] * 16)
+    client.submit_many([Submission(task=task)] * 16)
 
-    assert {world.chain.read(world.processor.get_job(job)).workers for job in jobs} == {(2,)}
+    assert {job.workers for job in client.jobs()} == {(2,)}
 
 
 def test_default_workers_have_usable_keys(world: World, task: TaskInput) -> None:
@@ -131,9 +132,9 @@ def test_default_workers_have_usable_keys(world: World, task: TaskInput) -> None
     )
     client = world.client()
 
-    jobs = client.submit_many([Submission(task=task)] * 16)
+    client.submit_many([Submission(task=task)] * 16)
 
-    chosen = [world.chain.read(world.processor.get_job(job)).workers for job in jobs]
+    chosen = [job.workers for job in client.jobs()]
     assert worker not in {worker for workers in chosen for worker in workers}
     assert {len(workers) for workers in chosen} == {2}
 
@@ -625,31 +626,232 @@ class TestExactlyOnce:
 
         assert bob.jobs() == []
 
-    def test_another_process_finished_it_meanwhile(self, world: World, task: TaskInput) -> None:
+    def test_changed_bytes_are_not_sent(self, world: World, task: TaskInput) -> None:
+        """And do not keep the others back."""
+        client = world.client()
+        world.chain.faults = ["before", "before"]
+        for key in ("a", "b"):
+            with pytest.raises(ChainUnavailableError):
+                client.submit(task, key=key)
+        client._list._file.run("UPDATE entries SET envelope = zeroblob(300) WHERE key = 'a'")
+
+        changed, submitted = client.resume()
+
+        assert isinstance(changed, NotSentError)
+        assert str(changed).startswith("not sent: PayloadMismatch (")
+        assert submitted == 1
+        assert world.chain.sent == 1
+        assert client.unfinished() == []
+
+
+class TestSeveralAtOnce:
+    """Two clients stand for two processes: nothing that they share is in memory."""
+
+    def test_the_same_content_is_a_job_for_each(self, world: World, task: TaskInput) -> None:
         client, other = world.client(), world.client()
         steps = client.submit_steps([Submission(task=task)] * 20)
-        first = next(steps)
-        assert first.submitted == 16
+        assert next(steps).submitted == 16
 
-        assert other.resume() == [17, 18, 19, 20]
+        assert other.submit_many([Submission(task=task)] * 4) == [17, 18, 19, 20]
 
-        assert client.resume() == []
+        assert _finish(steps) == [*range(1, 17), *range(21, 25)]
+        assert world.job_count() == 24
+
+    def test_a_refusal_of_the_same_content_is_not_the_others(
+        self, make: Callable[..., World], task: TaskInput
+    ) -> None:
+        world = make(rate_limit=1, rate_window=10_000)
+        client, other = world.client(), world.client()
+        steps = client.submit_steps([Submission(task=task)] * 2)
+        next(steps)
+
+        with pytest.raises(ContractError) as refused:
+            other.submit(task)
+
+        assert refused.value.variant == "RateLimited"
+        world.clock.advance(10_001)
+        assert _finish(steps) == [1, 2]
+        assert client.unfinished() == []
+
+    def test_resume_leaves_the_living_alone(self, world: World, task: TaskInput) -> None:
+        client, other = world.client(), world.client()
+        steps = client.submit_steps([Submission(task=task)] * 20)
+        next(steps)
+
+        assert other.unfinished() == []
+        assert other.resume() == []
+
+        assert world.job_count() == 16
+        assert _finish(steps) == list(range(1, 21))
+
+    @pytest.mark.parametrize("end", ["steps", "client"])
+    def test_what_was_given_up_is_finished_by_others(
+        self, world: World, task: TaskInput, end: str
+    ) -> None:
+        client, other = world.client(), world.client()
+        steps = client.submit_steps([Submission(task=task)] * 20)
+        next(steps)
+
+        ends = {"steps": steps.close, "client": client.close}
+        ends[end]()
+
+        assert len(other.unfinished()) == 4
+        assert other.submit_many([Submission(task=task)] * 5) == [17, 18, 19, 20, 21]
+        assert world.job_count() == 21
+
+    def test_the_same_key_is_one_job_whoever_sends_it(self, world: World) -> None:
+        client, other = world.client(), world.client()
+        submissions = _keyed(20)
+        steps = client.submit_steps(submissions)
+        next(steps)
+
+        assert other.submit_many(submissions) == list(range(1, 21))
+
         assert _finish(steps) == list(range(1, 21))
         assert world.job_count() == 20
 
-    def test_refused_to_another_process_meanwhile(self, world: World, task: TaskInput) -> None:
+    def test_who_does_not_hold_an_entry_does_not_give_it_up(
+        self, make: Callable[..., World]
+    ) -> None:
+        world = make(rate_limit=1, rate_window=10_000)
         client, other = world.client(), world.client()
-        steps = client.submit_steps([Submission(task=task)] * 17)
+        submissions = _keyed(2)
+        steps = client.submit_steps(submissions)
         next(steps)
+
+        with pytest.raises(ContractError) as refused:
+            other.submit(submissions[1].task, workers=[1], key=submissions[1].key)
+
+        assert refused.value.variant == "RateLimited"
+        world.clock.advance(10_001)
+        assert _finish(steps) == [1, 2]
+
+    def test_who_accepts_fewer_workers_does_not_give_it_up(self, world: World) -> None:
+        client = world.client()
+        other = world.client(accepted_worker_keys=[])
+        submissions = _keyed(17)
+        steps = client.submit_steps(submissions)
+        next(steps)
+
+        with pytest.raises(NotSentError) as refused:
+            other.submit(submissions[16].task, workers=[1], key=submissions[16].key)
+
+        assert refused.value.variant == "WorkerNotAccepted"
+        assert world.chain.sent == 16
+        assert _finish(steps) == list(range(1, 18))
+
+    def test_what_its_holder_gave_up_is_given_up(self, make: Callable[..., World]) -> None:
+        world = make(rate_limit=1, rate_window=10_000)
+        client, other = world.client(), world.client()
+        submissions = _keyed(2)
+        steps = client.submit_steps(submissions)
+        next(steps)
+        same = other.submit_steps(submissions)
+        next(same)
+        world.clock.advance(10_001)
         world.chain.inside.call(world.processor.set_mode(Mode.HALTED), signer=ADMIN)
-        (refused,) = other.resume()
+
+        (_, refused), (_, also) = _finish(steps), _finish(same)
+
         assert isinstance(refused, ContractError)
+        assert isinstance(also, ContractError)
+        assert (refused.variant, also.variant) == ("WrongMode", "WrongMode")
+        assert "when another process sent it" in str(also)
+        assert world.job_count() == 1
+        assert client.unfinished() == []
 
-        outcomes = _finish(steps)
 
-        assert isinstance(outcomes[16], ContractError)
-        assert outcomes[16].variant == "WrongMode"
-        assert world.job_count() == 16
+class TestTrustLostAfterSealing:
+    """A payload that was sealed is published only while its workers are trusted."""
+
+    @pytest.mark.parametrize("reason", ["suspended", "revoked", "measurement"])
+    def test_nothing_more_is_sent(
+        self, make: Callable[..., World], task: TaskInput, reason: str
+    ) -> None:
+        world = make(rate_limit=1, rate_window=10_000)
+        client = world.client()
+        steps = client.submit_steps(
+            [Submission(task=task, workers=(1,)), Submission(task=task, workers=(2, 1))]
+        )
+        next(steps)
+        processor = world.processor
+        call = {
+            "suspended": processor.suspend_worker(1),
+            "revoked": processor.revoke_worker(1, bytes(32)),
+            "measurement": processor.revoke_measurement(MEASUREMENT),
+        }[reason]
+        world.chain.inside.call(call, signer=ADMIN)
+        world.clock.advance(10_001)
+
+        first, second = _finish(steps)
+
+        assert first == 1
+        assert isinstance(second, NotSentError)
+        assert second.variant == "WorkerNotTrusted"
+        assert world.chain.sent == 1
+        assert client.unfinished() == []
+
+    def test_the_others_are_sent(self, world: World, task: TaskInput) -> None:
+        client = world.client()
+        world.chain.faults = ["before"]
+        with pytest.raises(ChainUnavailableError):
+            client.submit_many([Submission(task=task, workers=(1 + n % 2,)) for n in range(4)])
+        world.chain.inside.call(world.processor.revoke_worker(1, bytes(32)), signer=ADMIN)
+
+        outcomes = client.resume()
+
+        assert outcomes[1::2] == [1, 2]
+        assert all(isinstance(outcome, NotSentError) for outcome in outcomes[::2])
+        assert world.chain.sent == 2
+
+    def test_trust_is_asked_for_once_a_group(self, world: World, task: TaskInput) -> None:
+        client = world.client()
+        world.chain.reads.clear()
+
+        client.submit_many([Submission(task=task, workers=(1, 2))] * 16)
+
+        assert world.chain.reads.count("is_trusted") == 4, "before sealing, and before sending"
+
+    def test_worker_that_the_owner_does_not_accept_any_more(
+        self, world: World, task: TaskInput
+    ) -> None:
+        world.chain.faults = ["before"]
+        with pytest.raises(ChainUnavailableError):
+            world.client().submit(task, workers=[1])
+        client = world.client(accepted_worker_keys=[world.workers[1].signer.public_key])
+
+        (outcome,) = client.resume()
+
+        assert isinstance(outcome, NotSentError)
+        assert outcome.variant == "WorkerNotAccepted"
+        assert world.chain.sent == 0
+
+    def test_a_submit_says_so_and_leaves_nothing_behind(
+        self, world: World, task: TaskInput
+    ) -> None:
+        client = world.client()
+        world.chain.faults = ["before"]
+        with pytest.raises(ChainUnavailableError):
+            client.submit(task, workers=[1], key="k")
+        world.chain.inside.call(world.processor.suspend_worker(1), signer=ADMIN)
+
+        with pytest.raises(NotSentError, match=r"^not sent: WorkerNotTrusted \(worker 1 has lost"):
+            client.submit(task, workers=[1], key="k")
+
+        assert client.unfinished() == []
+        world.chain.inside.call(world.processor.reinstate_worker(1), signer=ADMIN)
+        assert client.submit(task, workers=[1], key="k") == 1, "the key is given back"
+
+
+def _keyed(count: int) -> list[Submission]:
+    return [
+        Submission(
+            task=TaskInput(task="echo", input=f"input {number}".encode()),
+            workers=(1,),
+            key=f"key {number}",
+        )
+        for number in range(count)
+    ]
 
 
 def test_state_folder_of_others_is_refused(world: World, tmp_path: Path) -> None:

@@ -1,13 +1,20 @@
 """Many jobs at once: groups, the rate limit, refusals, and starting again."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from orchestrator.chain import ContractCall
-from orchestrator.client import Submission, SubmitProgress
-from orchestrator.errors import ChainUnavailableError, ContractError, InputError
+from orchestrator.client import JobClient, Submission, SubmitProgress
+from orchestrator.client.entries import Entry
+from orchestrator.errors import (
+    ChainUnavailableError,
+    ContractError,
+    ContractTrappedError,
+    InputError,
+)
 from orchestrator.models import Account, TaskInput
 from orchestrator.testing.owner_world import ADMIN, World
 
@@ -159,6 +166,93 @@ def test_refused_jobs_do_not_stop_the_others(world: World, monkeypatch: pytest.M
     assert steps[-1].refused == 2
     assert client.unfinished() == []
     assert [job.job_id for job in client.jobs()] == [1, 2]
+
+
+class TestTraps:
+    """A trap undoes the transaction it is in, and with it the group."""
+
+    @pytest.fixture
+    def client(self, world: World, monkeypatch: pytest.MonkeyPatch) -> JobClient:
+        """A client of a contract that traps on one input."""
+        client = world.client()
+        message = client._submitter._message
+
+        def poisoned(entry: Entry) -> ContractCall[int]:
+            call = message(entry)
+            return replace(call, data=b"trap") if entry.key == "poison" else call
+
+        def trapping(inner: Callable[..., Any]) -> Callable[..., Any]:
+            def send(what: Any, *, signer: Account) -> Any:  # noqa: ANN401 - as generic as the port
+                calls = what if isinstance(what, list) else [what]
+                if any(call.data == b"trap" for call in calls):
+                    raise ContractTrappedError("unreachable")
+                return inner(what, signer=signer)
+
+            return send
+
+        inside = world.chain.inside
+        monkeypatch.setattr(client._submitter, "_message", poisoned)
+        monkeypatch.setattr(inside, "call", trapping(inside.call))
+        monkeypatch.setattr(inside, "batch", trapping(inside.batch))
+        return client
+
+    def test_one_poisoned_submission_does_not_hold_up_the_others(
+        self, world: World, client: JobClient
+    ) -> None:
+        submissions = _submissions(40)
+        submissions[5] = replace(submissions[5], key="poison")
+        steps: list[SubmitProgress] = []
+
+        outcomes = client.submit_many(submissions, progress=steps.append)
+
+        trapped = outcomes.pop(5)
+        assert isinstance(trapped, ContractError)
+        assert trapped.variant == "ContractTrapped"
+        assert "unreachable" in str(trapped)
+        assert outcomes == list(range(1, 40))
+        assert world.job_count() == 39
+        assert client.unfinished() == []
+        assert [step.submitted for step in steps] == [
+            0,
+            *range(1, 6),
+            *range(5, 16),
+            31,
+            39,
+        ], "one by one after the trap, then in groups again"
+
+    def test_resume_goes_past_it(self, world: World, client: JobClient) -> None:
+        submissions = _submissions(4)
+        submissions[0] = replace(submissions[0], key="poison")
+        world.chain.faults = ["before"]
+        with pytest.raises(ChainUnavailableError):
+            client.submit_many(submissions)
+
+        outcomes = client.resume()
+
+        assert outcomes[1:] == [1, 2, 3]
+        assert isinstance(outcomes[0], ContractError)
+        assert client.resume() == []
+
+    def test_the_chain_is_asked_before_one_is_sent_again(
+        self, world: World, client: JobClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whether an adapter keeps the calls before the one that trapped is not ours to know."""
+        batch = world.chain.inside.batch
+
+        def keep_some(calls: list[ContractCall[Any]], *, signer: Account) -> Any:  # noqa: ANN401 - as generic as the port
+            if len(calls) > 1:
+                batch(calls[:2], signer=signer)
+                calls = calls[2:]
+            return batch(calls, signer=signer)
+
+        monkeypatch.setattr(world.chain.inside, "batch", keep_some)
+        submissions = _submissions(4)
+        submissions[3] = replace(submissions[3], key="poison")
+
+        outcomes = client.submit_many(submissions)
+
+        assert outcomes[:3] == [1, 2, 3]
+        assert world.job_count() == 3
 
 
 @pytest.mark.parametrize("fault", ["before", "after"])
