@@ -12,7 +12,7 @@ def _drawn() -> dict[str, str | None]:
     """The parent of each name in the drawing."""
     parents: dict[str, str | None] = {}
     path: list[str] = []
-    for line in inspect.getdoc(errors).split("::")[1].split("All live here")[0].splitlines():
+    for line in (errors.__doc__ or "").split("::")[1].split("All live here")[0].splitlines():
         name = line.strip("│├└─ ").split(" ")[0]
         if not name.endswith("Error"):
             continue
