@@ -17,6 +17,8 @@ __all__ = ["Catalogue", "ForkingProcess"]
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
+# It only reads and forks, so a request that it does not take for so long is not taken at all.
+_SEND_SECONDS = 10.0
 _PROGRAM = (
     "import json, sys; control, path, references, preload = json.loads(sys.argv[1]); "
     "sys.path[:] = path; from orchestrator.tasks.zygote import main; "
@@ -71,9 +73,9 @@ class ForkingProcess:
         """The number of the process that runs now."""
         return self._process.pid
 
-    def send(self, request: Mapping[str, object], descriptors: Sequence[int]) -> None:
+    def send(self, request: Mapping[str, object], descriptors: Sequence[int]) -> int:
         """
-        Ask for a child.
+        Ask for a child; return the number of the process that was asked.
 
         Raises:
             TaskHostError: It was closed, or it does not start.
@@ -84,14 +86,28 @@ class ForkingProcess:
                 raise TaskHostError("the worker is shutting down")
             try:
                 socket.send_fds(self._control, [packet], descriptors)
-            except OSError:
-                # It ended, by no fault of this job: one new one is tried.
+            except OSError as error:
+                # It ended or hangs, by no fault of this job: one new one is tried.
+                if isinstance(error, TimeoutError):
+                    self._process.kill()
                 self._stop()
-                self._process, self._control, _ = self._start()
+                self._process, self._control, self.catalogue = self._start()
                 try:
                     socket.send_fds(self._control, [packet], descriptors)
-                except OSError as error:
-                    raise TaskHostError(f"the forking process: {error.strerror}") from error
+                except OSError as again:
+                    raise TaskHostError(f"the forking process: {again.strerror}") from again
+            return self._process.pid
+
+    def give_up(self, pid: int) -> None:
+        """
+        Kill the process *pid*, with all its children, if it is the one that forks now.
+
+        It did not answer: a task may have stopped it. The next request starts another.
+        """
+        with self._lock:
+            if not self._is_closed and self._process.pid == pid:
+                self._process.kill()
+                self._process.wait()
 
     def close(self) -> None:
         """End it; it kills what still runs."""
@@ -124,7 +140,7 @@ class ForkingProcess:
             process.wait()
             ours.close()
             raise TaskHostError("the process that loads the tasks ended or hung") from error
-        ours.settimeout(None)
+        ours.settimeout(_SEND_SECONDS)
         return process, ours, catalogue
 
     def _stop(self) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -74,16 +75,24 @@ class RunningTask:
     """
     A started task.
 
-    `wait` must be called, once, from any thread; `stop` may be called from another.
+    `wait` must be called, once, from any thread; `stop` may be called from another. *give_up* is
+    called when the process that forked it does not answer.
     """
 
     def __init__(
-        self, report: socket.socket, output: MemoryFile, folder: Path, limits: Limits
+        self,
+        report: socket.socket,
+        output: MemoryFile,
+        folder: Path,
+        limits: Limits,
+        *,
+        give_up: Callable[[], None],
     ) -> None:
         self._report = report
         self._output = output
         self._folder = folder
         self._limits = limits
+        self._give_up = give_up
         self.cpu_ms = 0
         """The CPU time (ms) that it took, once it has ended."""
 
@@ -107,8 +116,11 @@ class RunningTask:
             self._report.settimeout(self._limits.time_seconds + _GRACE_SECONDS)
             try:
                 packet = self._report.recv(_MAX_REPORT)
-            except OSError as error:
+            except TimeoutError as error:
+                self._give_up()
                 raise TaskHostError("the forking process does not answer") from error
+            except OSError as error:
+                raise TaskHostError(f"the forking process: {error.strerror}") from error
             if not packet:
                 raise TaskHostError("the forking process ended")
             return self._judge(json.loads(packet))

@@ -7,6 +7,7 @@ task has the worker's user and network, so a task that is installed must be trus
 """
 
 import contextlib
+import logging
 import shutil
 import socket
 import sys
@@ -26,14 +27,17 @@ from orchestrator.tasks.running import MemoryFile, RunningTask
 
 __all__ = ["Sandbox", "run_local"]
 
+_log = logging.getLogger(__name__)
+
 
 class Sandbox:
     """
     Offers tasks and runs them; safe for several threads.
 
     Tasks that require large modules get a forking process of their own at their first run, so
-    that the others fork from a small one. *environment* is added to the few variables that a
-    task sees. The folder is emptied.
+    that the others fork from a small one; a task whose modules can't be loaded then is no longer
+    offered, and is in `broken` like those that could not be loaded at the start. *environment*
+    is added to the few variables that a task sees. The folder is emptied.
     """
 
     def __init__(
@@ -80,8 +84,10 @@ class Sandbox:
 
         Raises:
             TaskError: There is no such task here.
-            TaskHostError: The host can't run it now.
+            TaskHostError: The host can't load it, or can't run it now.
         """
+        if name in self.broken:
+            raise TaskHostError(f"task {name} can't be loaded: {self.broken[name]}")
         if name not in self._tasks:
             raise TaskError("UnknownTask", f"{name[:64]!r} is not on offer")
         chosen = limits or self._tasks[name]
@@ -126,7 +132,19 @@ class Sandbox:
             if name not in self._heavy:
                 only = {name: self._references[name]}
                 self._heavy[name] = self._fork_from(only, preload=True)
-            return self._heavy[name]
+            process = self._heavy[name]
+            if name in process.catalogue["tasks"]:
+                return process
+            del self._heavy[name]
+            self._withdraw(name, process.catalogue["broken"].get(name, "a package is missing"))
+        process.close()
+        raise TaskHostError(f"task {name} can't be loaded: {self.broken[name]}")
+
+    def _withdraw(self, name: str, why: str) -> None:
+        # New dictionaries, because other threads may be going through the old ones.
+        self._tasks = {other: limits for other, limits in self._tasks.items() if other != name}
+        self.broken = {**self.broken, name: why}
+        _log.warning("task %s is no longer offered: %s", name, why)
 
     def _request(self, name: str, plaintext: bytes, job: Path, limits: Limits) -> RunningTask:
         with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as always:
@@ -140,9 +158,10 @@ class Sandbox:
                 raise TaskHostError(f"no files for a job: {error.strerror}") from error
             request = {"task": name, "folder": str(job), "limits": asdict(limits)}
             descriptors = [given.descriptor, output.descriptor, theirs.fileno()]
-            self._process_for(name).send(request, descriptors)
+            process = self._process_for(name)
+            pid = process.send(request, descriptors)
             on_failure.pop_all()
-        return RunningTask(ours, output, job, limits)
+        return RunningTask(ours, output, job, limits, give_up=lambda: process.give_up(pid))
 
 
 def run_local(

@@ -101,12 +101,15 @@ class Zygote:
     def _start(self, request: dict[str, object], descriptors: list[int]) -> None:
         report = socket.socket(fileno=descriptors[2])
         limits = Limits(**request["limits"])  # type: ignore[arg-type]  # made by the sandbox
-        task = self._tasks[str(request["task"])]
+        task = self._tasks.get(str(request["task"]))
+        if task is None:
+            # Its import worked in an earlier process of ours and did not in this one.
+            _refuse(report, "the task could not be loaded")
+            return
         try:
             pid = os.fork()
         except OSError as error:
-            _send(report, {"ended": "trouble", "why": f"fork: {error.strerror}"})
-            report.close()
+            _refuse(report, f"fork: {error.strerror}")
             return
         if pid == 0:  # pragma: no cover - the child
             run_and_exit(
@@ -202,6 +205,11 @@ def _data_bytes() -> int:
 def _send(report: socket.socket, message: dict[str, object]) -> None:
     with contextlib.suppress(OSError):
         report.send(json.dumps(message).encode())
+
+
+def _refuse(report: socket.socket, why: str) -> None:
+    _send(report, {"ended": "trouble", "why": why})
+    report.close()
 
 
 def load_all(

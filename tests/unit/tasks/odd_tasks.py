@@ -111,6 +111,17 @@ def write_frame(data: bytes, parameters: Parameters) -> bytes:
 
 
 @task()
+def stop_the_forking_process(data: bytes, parameters: Parameters) -> bytes:
+    os.kill(os.getppid(), signal.SIGSTOP)
+    return data
+
+
+@task(requires=("tests.unit.tasks.raises_on_import",))
+def needs_what_can_not_be_imported(data: bytes, parameters: Parameters) -> bytes:
+    return data
+
+
+@task()
 def raise_task_error(data: bytes, parameters: Parameters) -> bytes:
     raise TaskError(str(parameters.get("code", "BadInput")), "row 3")
 

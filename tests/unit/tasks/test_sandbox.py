@@ -303,6 +303,54 @@ def test_a_killed_forking_process_is_replaced_and_its_job_has_not_failed(
     assert sandbox.pids[0] != killed
 
 
+def test_a_stopped_forking_process_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.tasks.running._GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("orchestrator.tasks.forking._STOP_SECONDS", 0.1)
+    names = ("stop_the_forking_process", "plain")
+    made = Sandbox(
+        {name: f"tests.unit.tasks.odd_tasks:{name}" for name in names}, folder=tmp_path / "jobs"
+    )
+    try:
+        (stopped,) = made.pids
+        given = TaskInput(task="stop_the_forking_process", input=b"")
+        with pytest.raises(TaskHostError, match="does not answer"):
+            made.run(given, limits=Limits(time_seconds=0.5))
+
+        assert run(made, "plain", b"abc") == b"cba"
+        assert made.pids != (stopped,)
+    finally:
+        made.close()
+
+
+def test_a_task_whose_modules_can_not_be_imported_is_no_longer_offered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ("needs_what_can_not_be_imported", "plain")
+    made = Sandbox(
+        {name: f"tests.unit.tasks.odd_tasks:{name}" for name in names}, folder=tmp_path / "jobs"
+    )
+    try:
+        assert set(made.tasks) == set(names)
+        for _ in range(2):
+            with pytest.raises(TaskHostError, match="can't be loaded"):
+                run(made, "needs_what_can_not_be_imported")
+
+        assert set(made.tasks) == {"plain"}
+        assert "ZeroDivisionError" in made.broken["needs_what_can_not_be_imported"]
+        assert caplog.text.count("is no longer offered: ZeroDivisionError") == 1
+        assert len(made.pids) == 1
+        assert run(made, "plain", b"abc") == b"cba"
+    finally:
+        made.close()
+
+
+def test_a_task_that_can_not_be_loaded_here_is_not_the_jobs_fault(sandbox: Sandbox) -> None:
+    with pytest.raises(TaskHostError, match="no_task can't be loaded"):
+        run(sandbox, "no_task")
+
+
 def test_many_threads_share_a_sandbox(sandbox: Sandbox) -> None:
     answers: list[bytes] = []
     threads = [

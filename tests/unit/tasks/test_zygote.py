@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -117,6 +118,15 @@ def test_a_host_that_can_not_fork_says_so(
     assert ended == {"ended": "trouble", "why": "fork: Resource temporarily unavailable"}
 
 
+def test_a_task_that_is_not_loaded_is_the_hosts_trouble_and_the_next_one_runs(
+    control: Control, tmp_path: Path
+) -> None:
+    with started(control, tmp_path, "unloaded") as job:
+        assert report(job) == {"ended": "trouble", "why": "the task could not be loaded"}
+    with started(control, tmp_path, "echo") as job:
+        assert report(job)["exit"] == 0
+
+
 def test_loading_tells_missing_from_broken(references: dict[str, str]) -> None:
     references["raises"] = "tests.unit.tasks.raises_on_import:run"
 
@@ -152,3 +162,43 @@ def test_a_forking_process_that_hangs_is_killed(
 
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
+
+
+def test_a_forking_process_that_takes_no_requests_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.tasks.forking._SEND_SECONDS", 0.1)
+    process = ForkingProcess(
+        {"echo": "orchestrator.tasks.echo:echo"}, environment={}, preload=False
+    )
+    stopped = process.pid
+    os.kill(stopped, signal.SIGSTOP)
+    process._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    request = {"task": "echo", "folder": str(tmp_path), "limits": asdict(Limits())}
+
+    def send_until_replaced() -> None:
+        with MemoryFile() as file:
+            theirs = file.descriptor, file.descriptor, file.descriptor
+            while process.send(request, theirs) == stopped:
+                pass
+
+    sending = threading.Thread(target=send_until_replaced, daemon=True)
+    sending.start()
+    sending.join(20)
+    assert process.pid != stopped
+    process.close()
+
+
+def test_only_the_process_that_was_asked_is_given_up() -> None:
+    process = ForkingProcess(
+        {"echo": "orchestrator.tasks.echo:echo"}, environment={}, preload=False
+    )
+    process.give_up(process.pid + 1)
+    os.kill(process.pid, 0)
+
+    process.give_up(process.pid)
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(process.pid, 0)
+    process.close()
+    process.give_up(process.pid)
