@@ -190,7 +190,8 @@ class WorkerApp:
         Accept a job.
 
         1. The token allows it, and the request is of the protocol.
-        2. A job with an outcome, or in the queue with the same head, is accepted already.
+        2. A job with an outcome, or in the queue with the same head, is accepted already; asked
+           again at the end, because it may have been accepted and finished while this one waited.
         3. There is room, before anything costly is done.
         4. The envelope's bytes hash to the payload hash.
         5. The head is the chain's.
@@ -217,11 +218,13 @@ class WorkerApp:
         self.heads.check_envelope(asked, envelope)
         self._check_times(facts)  # 6.
         self._check_reply_key(key, facts)  # 7.
-        is_new = self.execution.accept(AcceptedJob(key=key, facts=facts, envelope=envelope))
-        if is_new:
-            self.meters.accepted()
+        known = self._known(asked)  # 2. again, with nothing to wait for until it is accepted
+        if known is not None:
+            return known
+        self.execution.accept(AcceptedJob(key=key, facts=facts, envelope=envelope))
+        self.meters.accepted()
         state = dump_job(WorkerJob(state=WorkerJobState.QUEUED))
-        return Response(state, 202 if is_new else 200, media_type=_JSON)
+        return Response(state, 202, media_type=_JSON)
 
     def _known(self, asked: JobRequest) -> Response | None:
         waiting = self.execution.find(asked.key)

@@ -24,6 +24,7 @@ from orchestrator.errors import (
 )
 from orchestrator.models import Completion, Outcome, TaskInput, WorkerRegistration
 from orchestrator.worker import TokenList, TokenScope
+from orchestrator.worker.heads import JobFacts, UnsafeRequestHeads
 from orchestrator.workers import JobKey, JobRequest, WorkerJob, WorkerJobState
 from orchestrator.workers.wire import dump_job_request, job_path
 from tests.unit.worker.world import (
@@ -33,6 +34,7 @@ from tests.unit.worker.world import (
     OWNER,
     World,
     development_worker,
+    until,
 )
 
 
@@ -122,6 +124,29 @@ async def test_a_waiting_job_with_another_head_is_422(tmp_path: Path) -> None:
             await world.client().put_job(other)
 
         assert (await world.client().get_job(request.key)).state is WorkerJobState.RUNNING
+
+
+async def test_a_job_that_is_finished_while_the_same_one_is_checked_runs_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go_on, facts = asyncio.Event(), UnsafeRequestHeads.facts
+
+    async def slow_facts(heads: UnsafeRequestHeads, request: JobRequest) -> JobFacts:
+        monkeypatch.setattr(UnsafeRequestHeads, "facts", facts)
+        await may_go_on.wait()
+        return await facts(heads, request)
+
+    monkeypatch.setattr(UnsafeRequestHeads, "facts", slow_facts)
+    request = world.request(world.seal(b"hello"))
+    slow = asyncio.create_task(world.client().put_job(request))
+    await until(lambda: UnsafeRequestHeads.facts is facts)
+    await world.finish(request)
+
+    may_go_on.set()
+
+    assert await slow is False
+    async with world.http() as client:
+        assert "phala_jobs_worker_accepted_total 1.0" in (await client.get("/metrics")).text
 
 
 async def test_the_envelope_may_have_come_before_as_a_blob(world: World) -> None:
