@@ -138,14 +138,7 @@ class ChainView:
             UntrustedWorkerError: It is not registered or not trusted.
         """
         found = self.worker(worker)
-        if not self.chain.read(self.processor.is_trusted(worker)):
-            raise UntrustedWorkerError("WorkerNotTrusted", f"worker {worker} is not trusted")
-        latest = max(now, self.chain.now())
-        if latest > found.valid_until:
-            raise UntrustedWorkerError(
-                "WorkerNotTrusted",
-                f"worker {worker} is registered until {found.valid_until}, it is {latest}",
-            )
+        self._require_trust(found, now=now)
         return found
 
     def trusted_workers(self, *, now: int) -> list[Worker]:
@@ -156,11 +149,22 @@ class ChainView:
             page = self.chain.read(self.processor.workers_page(start, _PAGE))
             for worker in page.items:
                 try:
-                    trusted.append(self.trusted_worker(worker.worker, now=now))
+                    self._require_trust(worker, now=now)
                 except UntrustedWorkerError:
                     continue
+                trusted.append(worker)
             start = _next_place("workers_page", start, page.next)
         return trusted
+
+    def _require_trust(self, worker: Worker, *, now: int) -> None:
+        if not self.chain.read(self.processor.is_trusted(worker.worker)):
+            raise UntrustedWorkerError("WorkerNotTrusted", f"worker {worker.worker} is not trusted")
+        latest = max(now, self.chain.now())
+        if latest > worker.valid_until:
+            raise UntrustedWorkerError(
+                "WorkerNotTrusted",
+                f"worker {worker.worker} is registered until {worker.valid_until}, it is {latest}",
+            )
 
     def heads(self, job_ids: Collection[JobId]) -> dict[JobId, JobHead]:
         """The heads of those of *job_ids* that exist; neighbours share a read."""
