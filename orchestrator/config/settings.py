@@ -168,7 +168,11 @@ class Settings:
         int, Described(text="Payload bytes admitted of one owner per day.", bounds=(1, 1 << 50))
     ] = 1 << 30
     orchestrator_concurrency: Annotated[
-        int, Described(text="Jobs worked on at once.", bounds=(1, 4_096))
+        int,
+        Described(
+            text="Jobs worked on at once; up to four times as many wait at workers.",
+            bounds=(1, 4_096),
+        ),
     ] = 128
 
 

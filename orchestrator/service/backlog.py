@@ -9,9 +9,10 @@ loop's clock, in seconds.
 
 import heapq
 import random
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from itertools import count
+from operator import itemgetter
 from typing import TypeAlias
 
 from orchestrator.journal import JobRecord
@@ -20,6 +21,7 @@ from orchestrator.models import Job, JobId, WorkerId
 __all__ = ["Backlog", "Backoff", "OpenJob", "Turn"]
 
 FIRST_ROOM = 4  # jobs at a worker that has not said yet how many it executes at once
+_CHAIN: WorkerId = 0  # what a job waits for that the chain is asked about; workers count from 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +47,8 @@ class OpenJob:
     `attested_by` is set once an attestation was seen, `needs_review` when the chain has to be read
     before anything else. `is_resting` says that all that could be done now was done,
     `at_worker` in which worker's room the job is, `is_interruptible` that its turn may be ended
-    at any moment, `is_kept` that its payload may stay in memory while it waits, `ticket` which of
-    its places in queues is the valid one.
+    at any moment, `is_kept` that its payload may stay in memory while it waits. `waits_for` are the
+    workers in whose queues it is, `ticket` is its place there or which of its delays counts.
     """
 
     record: JobRecord
@@ -64,6 +66,7 @@ class OpenJob:
     was_swept: bool = False
     is_kept: bool = False
     at_worker: WorkerId | None = None
+    waits_for: tuple[WorkerId, ...] = ()
     ticket: int = 0
 
     @property
@@ -90,7 +93,8 @@ class _Lane:
     paused_until: float = 0.0
 
 
-_Queue: TypeAlias = OrderedDict[bytes, deque[tuple[int, OpenJob]]]
+# The jobs of one owner that wait for one worker, by ticket: the oldest is first.
+_Queue: TypeAlias = OrderedDict[int, OpenJob]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,33 +109,39 @@ class Backlog:
     """
     All jobs that wait, for a worker or for a time.
 
-    A job has one place. Its place in a queue that it has left stays there, told apart by
-    its ticket, until it comes up and is passed over.
+    Owners take turns, whichever workers their jobs name. *places* is how many jobs may be at
+    workers together: each worker has an equal share of them, so that slow ones take no other's.
     """
 
-    def __init__(self, *, backoff: Backoff) -> None:
+    def __init__(self, *, backoff: Backoff, places: int) -> None:
         self._backoff = backoff
+        self._places = places
         self._lanes: dict[WorkerId, _Lane] = {}
-        self._groups: OrderedDict[tuple[WorkerId, ...], _Queue] = OrderedDict()
+        self._owners: OrderedDict[bytes, dict[WorkerId, _Queue]] = OrderedDict()
         self._delayed: list[tuple[float, int, OpenJob]] = []
         self._tickets = count(1)
+        self.at_workers = 0
 
     def put(self, job: OpenJob, *, now: float) -> None:
         """Let the job wait for its next worker, or for the next round when all were asked."""
-        key = job.candidates()
-        if not key and not job.needs_review:
+        workers = job.candidates()
+        if not workers and not job.needs_review:
             job.rounds += 1
             job.tried.clear()
             job.needs_review = True
             self.delay(job, now + self._backoff.delay(job.rounds))
             return
+        self._remove(job)
         job.is_resting = False
         job.ticket = next(self._tickets)
-        owners = self._groups.setdefault(key, OrderedDict())
-        owners.setdefault(job.record.owner, deque()).append((job.ticket, job))
+        job.waits_for = workers or (_CHAIN,)
+        queues = self._owners.setdefault(job.record.owner, {})
+        for worker in job.waits_for:
+            queues.setdefault(worker, OrderedDict())[job.ticket] = job
 
     def delay(self, job: OpenJob, until: float, *, is_resting: bool = True) -> None:
         """Let the job wait until a time."""
+        self._remove(job)
         job.is_resting = is_resting
         job.ticket = next(self._tickets)
         heapq.heappush(self._delayed, (until, job.ticket, job))
@@ -142,45 +152,47 @@ class Backlog:
             _, ticket, job = heapq.heappop(self._delayed)
             if ticket == job.ticket:
                 self.put(job, now=now)
-        for key in list(self._groups):
-            worker = self._first_with_room(key, now) if key else None
-            if key and worker is None:
-                continue
-            job_or_none = self._take(key)
-            if job_or_none is not None:
-                job_or_none.ticket = 0
-                return Turn(job=job_or_none, worker=worker)
+        for owner, queues in self._owners.items():
+            first = min(
+                (
+                    next(iter(queue.items()))
+                    for worker, queue in queues.items()
+                    if self._has_room(worker, now)
+                ),
+                key=itemgetter(0),
+                default=None,
+            )
+            if first is not None:
+                _, job = first
+                worker = next(worker for worker in job.waits_for if self._has_room(worker, now))
+                self._owners.move_to_end(owner)
+                self._remove(job)
+                return Turn(job=job, worker=None if worker == _CHAIN else worker)
         return None
 
-    def _first_with_room(self, workers: tuple[WorkerId, ...], now: float) -> WorkerId | None:
-        for worker in workers:
-            lane = self._lanes.get(worker)
-            if lane is None or (lane.active < lane.room and lane.paused_until <= now):
-                return worker
-        return None
+    def _has_room(self, worker: WorkerId, now: float) -> bool:
+        lane = self._lanes.get(worker)
+        if lane is None:  # the chain, or a worker that nothing was sent to yet
+            return True
+        share = max(1, self._places // len(self._lanes))
+        return lane.active < min(lane.room, share) and lane.paused_until <= now
 
-    def _take(self, key: tuple[WorkerId, ...]) -> OpenJob | None:
-        """Take the next job of the group; owners take turns in a group, and groups among them."""
-        owners = self._groups[key]
-        taken = None
-        while owners and taken is None:
-            owner, jobs = next(iter(owners.items()))
-            ticket, job = jobs.popleft()
-            if jobs:
-                owners.move_to_end(owner)
-            else:
-                del owners[owner]
-            taken = job if ticket == job.ticket else None
-        if owners:
-            self._groups.move_to_end(key)
-        else:
-            del self._groups[key]
-        return taken
+    def _remove(self, job: OpenJob) -> None:
+        """Take the job out of all queues that it is in; what is delayed is told by its ticket."""
+        queues = self._owners.get(job.record.owner, {})
+        for worker in job.waits_for:
+            del queues[worker][job.ticket]
+            if not queues[worker]:
+                del queues[worker]
+        if job.waits_for and not queues:
+            del self._owners[job.record.owner]
+        job.waits_for = ()
+        job.ticket = 0
 
     def next_wake(self, *, now: float) -> float | None:
         """When `pop` may have something that it has not now, as far as time alone can tell."""
         times = [self._delayed[0][0]] if self._delayed else []
-        waited_for = {worker for key in self._groups for worker in key}
+        waited_for = {worker for queues in self._owners.values() for worker in queues}
         times += [
             lane.paused_until
             for worker, lane in self._lanes.items()
@@ -193,12 +205,14 @@ class Backlog:
     def enter(self, job: OpenJob, worker: WorkerId) -> None:
         """Put the job into the worker's room."""
         self._lane(worker).active += 1
+        self.at_workers += 1
         job.at_worker = worker
 
     def leave(self, job: OpenJob) -> None:
         """Take the job out of the worker's room that it is in, if it is in any."""
         if job.at_worker is not None:
             self._lanes[job.at_worker].active -= 1
+            self.at_workers -= 1
             job.at_worker = None
 
     def _lane(self, worker: WorkerId) -> _Lane:

@@ -23,9 +23,17 @@ from orchestrator.metrics import EventKind, ServiceEvent
 from orchestrator.models import Completion, InlinePayload, Job, Worker, WorkerId
 from orchestrator.service.backlog import OpenJob
 from orchestrator.service.clients import WorkerClients, ask
+from orchestrator.service.deletions import Deletions
 from orchestrator.service.parts import Parts
 from orchestrator.service.steps import Step
-from orchestrator.workers import JobKey, JobRequest, RequestHead, WorkerClient, WorkerJob
+from orchestrator.workers import (
+    JobKey,
+    JobRequest,
+    RequestHead,
+    WorkerClient,
+    WorkerJob,
+    WorkerJobState,
+)
 
 __all__ = ["Answer", "Execution"]
 
@@ -47,10 +55,15 @@ class Execution:
     """Talks to workers about jobs; tells *on_room* how many a worker is worth handing at once."""
 
     def __init__(
-        self, parts: Parts, clients: WorkerClients, on_room: Callable[[WorkerId, int], None]
+        self,
+        parts: Parts,
+        clients: WorkerClients,
+        deletions: Deletions,
+        on_room: Callable[[WorkerId, int], None],
     ) -> None:
         self._parts = parts
         self._clients = clients
+        self._deletions = deletions
         self._on_room = on_room
         self._known: set[WorkerId] = set()
 
@@ -90,6 +103,7 @@ class Execution:
         self, client: WorkerClient, request: JobRequest, open_job: OpenJob, worker: Worker
     ) -> Answer:
         await self._write_dispatch(open_job, worker)
+        await self._deletions.settled(open_job.job_id, worker.worker)
         parts = self._parts
         with parts.steps.at(Step.PUT_JOB):
             await ask(client.put_job(request), seconds=parts.settings.answer_seconds)
@@ -97,7 +111,23 @@ class Execution:
             ServiceEvent(kind=EventKind.DISPATCHED, job_id=open_job.job_id, worker=worker.worker)
         )
         with parts.steps.at(Step.AWAIT_OUTCOME):
-            return await self._outcome(client, request.key)
+            answer = await self._outcome(client, request.key)
+        if isinstance(answer, Answer):
+            return answer
+        self._end_lease(open_job, worker, answer)
+        lease = parts.settings.lease_seconds
+        raise RefusedError("LeaseTimeout", f"no outcome within {lease:.0f} s")
+
+    def _end_lease(self, open_job: OpenJob, worker: Worker, state: WorkerJobState | None) -> None:
+        """
+        Have the worker drop what it has not begun, when another one can take the job.
+
+        What runs may still end first, and what one worker decides it decides once: dropping
+        that could lose the only result that there will ever be.
+        """
+        others = set(open_job.record.workers) - open_job.failed - {worker.worker}
+        if others and state is WorkerJobState.QUEUED:
+            self._deletions.begin(open_job.record, worker)
 
     async def _request(self, job: Job) -> JobRequest:
         recipients = []
@@ -140,11 +170,13 @@ class Execution:
         with self._parts.steps.at(Step.WRITE_DISPATCH):
             await self._parts.records.save(open_job.record)
 
-    async def _outcome(self, client: WorkerClient, key: JobKey) -> Answer:
+    async def _outcome(self, client: WorkerClient, key: JobKey) -> Answer | WorkerJobState | None:
+        """Return the final answer, or what the worker said last before its lease ended."""
         settings = self._parts.settings
         clock = asyncio.get_running_loop().time
         ends_at = clock() + settings.lease_seconds
         lost = early = 0
+        state: WorkerJobState | None = None
         while (left := ends_at - clock()) > 0:
             wait = min(settings.long_poll_seconds, left)
             asked_at = clock()
@@ -161,11 +193,11 @@ class Execution:
                 continue
             if answer.state.is_final:
                 return _final(answer, key)
-            lost = 0
+            lost, state = 0, answer.state
             if clock() - asked_at < wait / 2:
                 early += 1
                 await _rest(early, left)
-        raise RefusedError("LeaseTimeout", f"no outcome within {settings.lease_seconds:.0f} s")
+        return state
 
     async def fetch(self, worker: Worker, digest: bytes, *, length: int | None) -> bytes:
         """

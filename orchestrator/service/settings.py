@@ -14,7 +14,9 @@ class OrchestratorSettings:
     Times in seconds, sizes in bytes.
 
     `trusted_workers` and `trusted_keys` restrict the workers that are believed; `None`
-    leaves it to the chain's trusted list. `lease_seconds` is how long one worker may have a job
+    leaves it to the chain's trusted list. `concurrency` is how many jobs are worked on at
+    once; up to four times as many may wait at workers, who have equal shares of that and at most
+    `jobs_per_worker` each. `lease_seconds` is how long one worker may have a job
     before the next one is asked. `open_jobs` bounds how many jobs are followed at once: beyond
     it, no further events are read until some are closed.
 

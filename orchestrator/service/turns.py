@@ -159,9 +159,11 @@ class Turns:
             return Result(next=Next.WAIT)
         return await self._close(open_job, JobStatus.EXPIRED)
 
-    async def _close(self, open_job: OpenJob, status: JobStatus | None) -> Result:
-        await self._closing.close(open_job, status)
-        return Result(next=Next.CLOSED)
+    async def _close(
+        self, open_job: OpenJob, status: JobStatus | None, *, done_by: WorkerId | None = None
+    ) -> Result:
+        is_closed = await self._closing.close(open_job, status, done_by=done_by)
+        return Result(next=Next.CLOSED if is_closed else Next.WAIT)
 
     # A job that waits for an attestation.
 
@@ -255,7 +257,8 @@ class Turns:
     ) -> Result:
         status = settled.status
         if status is None or status.is_final:
-            return await self._close(open_job, status)
+            # Whose outcome is on the chain is not known when it was refused.
+            return await self._close(open_job, status, done_by=None if settled.code else worker)
         open_job.job = None  # as it was read, it is history
         if settled.code:
             raise RefusedError(settled.code, "by the contract")

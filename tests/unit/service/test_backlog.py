@@ -1,5 +1,7 @@
 """Whose turn it is: order, room, pauses, rounds, and fairness."""
 
+from itertools import permutations
+
 from orchestrator.journal import JobRecord, JobState
 from orchestrator.service.backlog import FIRST_ROOM, Backlog, Backoff, OpenJob
 
@@ -7,7 +9,7 @@ BACKOFF = Backoff(first=1.0, most=60.0)
 
 
 def make_backlog(room: int = 2, workers: tuple[int, ...] = (1, 2)) -> Backlog:
-    backlog = Backlog(backoff=BACKOFF)
+    backlog = Backlog(backoff=BACKOFF, places=1_000)
     for worker in workers:
         backlog.set_room(worker, room)
     return backlog
@@ -63,7 +65,7 @@ def test_room_is_free_again_when_a_job_leaves() -> None:
 
 
 def test_worker_that_said_nothing_gets_a_few() -> None:
-    backlog = Backlog(backoff=BACKOFF)
+    backlog = Backlog(backoff=BACKOFF, places=1_000)
     for number in range(10):
         backlog.put(make_job(number, 7), now=0)
 
@@ -81,6 +83,65 @@ def test_owners_take_turns() -> None:
     order = [take(backlog) for _ in range(6)]
 
     assert order.index((9, 1)) == 1
+
+
+def test_owner_gets_no_more_turns_by_naming_workers_in_many_ways() -> None:
+    backlog = make_backlog(room=1_000, workers=(1, 2, 3))
+    lists = [chosen for length in (1, 2, 3) for chosen in permutations((1, 2, 3), length)]
+    for number in range(10 * len(lists)):
+        backlog.put(make_job(number, *lists[number % len(lists)], owner=b"many"), now=0)
+    for number in range(1_000, 1_020):
+        backlog.put(make_job(number, 2, 1, owner=b"one"), now=0)
+
+    order = [take(backlog) for _ in range(40)]
+
+    assert sum(turn is not None and turn[0] >= 1_000 for turn in order) == 20
+
+
+def test_owners_jobs_are_taken_in_their_order_whatever_workers_they_name() -> None:
+    backlog = make_backlog(room=100, workers=(1, 2, 3))
+    workers = [(1, 2), (3,), (2, 3), (2,), (3, 1)]
+    for number, named in enumerate(workers):
+        backlog.put(make_job(number, *named), now=0)
+
+    assert [take(backlog) for _ in workers] == [(0, 1), (1, 3), (2, 2), (3, 2), (4, 3)]
+
+
+def test_workers_have_equal_shares_of_the_places() -> None:
+    backlog = Backlog(backoff=BACKOFF, places=6)
+    for worker in (1, 2, 3):
+        backlog.set_room(worker, 100)
+        for number in range(5):
+            backlog.put(make_job(10 * worker + number, worker), now=0)
+
+    taken = []
+    while (turn := take(backlog)) is not None:
+        taken.append(turn[1])
+
+    assert sorted(map(str, taken)) == ["1", "1", "2", "2", "3", "3"]
+    assert backlog.at_workers == 6
+
+
+def test_worker_always_has_a_place() -> None:
+    backlog = Backlog(backoff=BACKOFF, places=2)
+    for worker in (1, 2, 3):
+        backlog.set_room(worker, 100)
+        backlog.put(make_job(worker, worker), now=0)
+
+    assert {take(backlog) for _ in range(3)} == {(1, 1), (2, 2), (3, 3)}
+
+
+def test_job_that_left_one_queue_has_left_all() -> None:
+    """Or jobs that nobody waits for any more would stay in memory behind a worker that is full."""
+    backlog = make_backlog(room=100, workers=(1,))
+    backlog.set_room(2, 1)
+    backlog.put(make_job(99, 2), now=0)
+    assert take(backlog) == (99, 2)
+    for number in range(5):
+        backlog.put(make_job(number, 1, 2), now=0)
+
+    assert [take(backlog) for _ in range(5)] == [(number, 1) for number in range(5)]
+    assert backlog._owners == {}
 
 
 def test_jobs_for_a_worker_that_is_full_do_not_hold_up_others() -> None:

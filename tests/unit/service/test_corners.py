@@ -241,7 +241,7 @@ async def test_job_cancelled_just_before_it_is_handed_out_is_not(
 
         async def slow(ledger: Ledger, measurement: bytes) -> bool:
             world.chain.call(world.processor.cancel_job(job_id), signer=OWNER)
-            await until(lambda: orchestrator._open[job_id].needs_review)
+            await until(lambda: orchestrator._jobs[job_id].needs_review)
             return await has_measurement(ledger, measurement)
 
         monkeypatch.setattr(Ledger, "has_measurement", slow)

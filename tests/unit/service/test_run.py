@@ -56,9 +56,10 @@ async def test_finished_jobs_leave_memory(world: World) -> None:
         orchestrator = world.orchestrator(journal)
         await orchestrator.run_once(20)
 
-    backlog = orchestrator._backlog
-    assert (orchestrator.open_jobs, orchestrator._kept) == (0, 0)
-    assert not any([orchestrator._tasks, backlog._groups, backlog._delayed])
+    jobs = orchestrator._jobs
+    backlog = jobs._backlog
+    assert (orchestrator.open_jobs, jobs._kept, backlog.at_workers) == (0, 0, 0)
+    assert not any([jobs._tasks, backlog._owners, backlog._delayed, orchestrator._deletions._tasks])
     assert {lane.active for lane in backlog._lanes.values()} == {0}
 
 
