@@ -17,7 +17,16 @@ admin = typer.Typer(help="Hand the contract over, in two steps.", no_args_is_hel
 account = typer.Typer(help="One's own account at the contract.", no_args_is_help=True)
 
 READ = ("chain", "contract")
-SEND = ("chain", "contract", "account", "account_file", "keys", "passphrase_file", "passphrase_fd")
+SEND = (
+    "chain",
+    "contract",
+    "account",
+    "account_file",
+    "keys",
+    "keys_unencrypted",
+    "passphrase_file",
+    "passphrase_fd",
+)
 
 AccountArgument = Annotated[str, typer.Argument(metavar="ACCOUNT", help="SS58, or 0x and hex.")]
 RoleArgument = Annotated[Role, typer.Argument(metavar="ROLE", case_sensitive=False)]

@@ -14,7 +14,15 @@ from orchestrator.models import Parameters
 
 app = typer.Typer(help="Put the contract on a chain, and look at it.", no_args_is_help=True)
 
-DEPLOY = ("chain", "account", "account_file", "keys", "passphrase_file", "passphrase_fd")
+DEPLOY = (
+    "chain",
+    "account",
+    "account_file",
+    "keys",
+    "keys_unencrypted",
+    "passphrase_file",
+    "passphrase_fd",
+)
 
 
 @command(app, "deploy", settings=DEPLOY, group="contract")

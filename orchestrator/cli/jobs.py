@@ -23,6 +23,7 @@ OWNER = (
     "contract",
     "account",
     "keys",
+    "keys_unencrypted",
     "passphrase_file",
     "passphrase_fd",
     "client",

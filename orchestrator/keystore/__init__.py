@@ -182,7 +182,10 @@ class Keystore:
         contents = _parse(read_private_file(self._path(name), max_bytes=_MAX_FILE_BYTES))
         if not _info(name, contents).is_encrypted:
             if not self._allow_unencrypted:
-                raise InputError(f"key file of {name}: not encrypted, which is not allowed")
+                raise InputError(
+                    f"key file of {name}: not encrypted, which is not allowed"
+                    " (the command line's setting is keys_unencrypted)"
+                )
             if passphrase:
                 raise InputError(f"passphrase: given, and the key file of {name} is not encrypted")
         return _open(name, contents, passphrase)

@@ -259,7 +259,7 @@ class TestOrchestrator:
         data = tmp_path / "data"
         data.write_bytes(b"x")
         run("keys", "new", "owner", "--keys-unencrypted")
-        run("submit", "echo", data, "--account", "owner")
+        run("submit", "echo", data, "--account", "owner", "--keys-unencrypted")
 
         ran = run(
             *("orchestrator", "once", "--folder", tmp_path / "orchestrator"),
@@ -359,13 +359,14 @@ def _play(run: Run, world: World, secret_file: Write, tmp_path: Path) -> Ran:
         worker = registered.document["worker"]
         tokens = secret_file("tokens", f'{worker} = "{jobs.read_text().strip()}"\n')
         run("keys", "new", "owner", "--keys-unencrypted")
-        run("submit", "echo", data, "--worker", worker, "--account", "owner")
+        owner = ("--account", "owner", "--keys-unencrypted")
+        run("submit", "echo", data, "--worker", worker, *owner)
         bob = secret_file("bob", "//Bob")
         run(
             *("orchestrator", "once", "--owners", "any", "--tokens", tokens),
             *("--account-file", bob, "--folder", tmp_path / "orchestrator", "--workers", worker),
         )
-        results.append(run("result", 1, "--account", "owner"))
+        results.append(run("result", 1, *owner))
     return results[0]
 
 
