@@ -230,6 +230,9 @@ class WorkerApp:
         waiting = self.execution.find(asked.key)
         if waiting is not None:
             job, state = waiting
+            if job.is_dropped:
+                # Its result would go with it.
+                raise RefusalError(503, "the job is being stopped", retry_after_seconds=1)
             if job.facts.head != asked.head:
                 raise RefusalError(422, "head: this job was accepted with another")
             return Response(dump_job(WorkerJob(state=state)), media_type=_JSON)

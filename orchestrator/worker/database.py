@@ -53,11 +53,12 @@ class Database:
     Opens *path*, or makes it.
 
     Raises:
-        ConfigError: The file is not a worker's, or of another version.
+        ConfigError: The file is not a worker's, is of another version, or can't be opened.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        _make_private(path)
         try:
             self._writer = self._connect()
             self._prepare()
@@ -127,7 +128,6 @@ class Database:
                 raise ConfigError(
                     f"worker database {self._path}: version {version}, not {_VERSION}"
                 )
-        self._path.chmod(0o600)
         _flush_folder(self._path.parent)
 
     def _run(self) -> None:
@@ -189,6 +189,19 @@ def _savepoint(connection: sqlite3.Connection) -> Iterator[None]:
             connection.execute("RELEASE one")
         raise
     connection.execute("RELEASE one")
+
+
+def _make_private(path: Path) -> None:
+    """Make the file before SQLite does, which gives the files beside it the same mode."""
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        for suffix in ("", "-wal", "-shm"):
+            # A worker that was killed leaves the last two behind.
+            with contextlib.suppress(FileNotFoundError):
+                path.with_name(path.name + suffix).chmod(0o600)
+    except OSError as error:
+        raise ConfigError(f"worker database {path}: {error.strerror}") from error
 
 
 def _flush_folder(folder: Path) -> None:

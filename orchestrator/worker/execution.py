@@ -125,11 +125,11 @@ class Execution:
             return
 
     def drop(self, key: JobKey) -> None:
-        """Stop the job and forget it."""
+        """Stop the job and forget it, with its result if it has just ended by itself."""
         entry = self._entries.get(key)
         if entry is None:
             return
-        entry.job.stop()
+        entry.job.drop()
         if entry.state is WorkerJobState.QUEUED:
             self._forget(entry)
 

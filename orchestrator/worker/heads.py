@@ -33,6 +33,7 @@ __all__ = ["ChainHeads", "Heads", "JobFacts", "UnsafeRequestHeads"]
 T = TypeVar("T")
 
 _RETRY_SECONDS = 2
+_UNREADABLE = "the chain can't be read now"
 # The administrator can change it, so it is read again now and then.
 _PARAMETERS_MS = 60_000
 
@@ -65,6 +66,25 @@ class Heads(Protocol):
 
     def knows(self, genesis: bytes, contract: bytes) -> bool:
         """Whether this worker works for the contract."""
+        ...
+
+    def clock_trouble(self) -> str | None:
+        """
+        Say why times of the worker's clock can't be signed now, `None` when they can.
+
+        Takes as long as asking the chain does; not for the event loop.
+        """
+        ...
+
+    def block_time(self) -> int | None:
+        """
+        Return the time (ms) of the last finalized block, `None` without a chain.
+
+        Takes as long as asking the chain does; not for the event loop.
+
+        Raises:
+            ChainError: It can't be asked now.
+        """
         ...
 
     def close(self) -> None: ...
@@ -100,7 +120,7 @@ class ChainHeads:
         try:
             return await loop.run_in_executor(self._thread, self._read, request)
         except ChainError as error:
-            raise _later("the chain can't be read now") from error
+            raise _later(_UNREADABLE) from error
 
     def check_envelope(self, request: JobRequest, envelope: bytes) -> None:
         # The envelope is compared with the chain when it is opened, and a failure is signed.
@@ -109,11 +129,23 @@ class ChainHeads:
     def knows(self, genesis: bytes, contract: bytes) -> bool:
         return genesis == self._genesis and contract == self._contract
 
+    def clock_trouble(self) -> str | None:
+        try:
+            return self._thread.submit(self._clock_trouble).result()
+        except ChainError:
+            return _UNREADABLE
+
+    def block_time(self) -> int | None:
+        return self._thread.submit(self._chain.finalized_head).result().timestamp
+
     def close(self) -> None:
         self._thread.shutdown()
 
     def _read(self, request: JobRequest) -> JobFacts:
         key = request.key
+        trouble = self._clock_trouble()
+        if trouble is not None:
+            raise _later(trouble)
         job = self._chain.read(self._processor.get_job(key.job_id))
         if job is None:
             raise _later(f"no finalized job {key.job_id} yet")
@@ -133,6 +165,13 @@ class ChainHeads:
             max_clock_skew=self._skew(),
             payload=payload.data if isinstance(payload, InlinePayload) else None,
         )
+
+    def _clock_trouble(self) -> str | None:
+        # The contract takes no statement from its future, however long the worker waits.
+        ahead = self._clock() - self._chain.now()
+        if ahead <= self._skew():
+            return None
+        return f"the worker's clock is {ahead} ms ahead of the chain's"
 
     def _head(self, job: Job) -> RequestHead:
         return RequestHead(
@@ -202,6 +241,12 @@ class UnsafeRequestHeads:
     def knows(self, genesis: bytes, contract: bytes) -> bool:
         del genesis, contract
         return True
+
+    def clock_trouble(self) -> str | None:
+        return None
+
+    def block_time(self) -> int | None:
+        return None
 
     def close(self) -> None:
         """Nothing is open."""

@@ -6,6 +6,7 @@ its task. Trouble of the host is `TaskHostError`, never an outcome.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -43,6 +44,7 @@ class AcceptedJob:
     facts: JobFacts
     envelope: bytes
     stopped: threading.Event = field(default_factory=threading.Event)
+    is_dropped: bool = False
     task: RunningTask | None = None
 
     def __repr__(self) -> str:
@@ -53,6 +55,11 @@ class AcceptedJob:
         self.stopped.set()
         if self.task is not None:
             self.task.stop()
+
+    def drop(self) -> None:
+        """Stop it for good: should it have just ended by itself, nobody wants its result."""
+        self.is_dropped = True
+        self.stop()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +81,11 @@ class _Done:
 
 
 class JobRunner:
-    """Runs jobs; safe for several threads."""
+    """
+    Runs jobs; safe for several threads.
+
+    *clock_trouble* says, in words, why times of the clock can't be signed now, if they can't.
+    """
 
     def __init__(
         self,
@@ -82,26 +93,38 @@ class JobRunner:
         keys: WorkerKeys,
         sandbox: Sandbox,
         clock: Callable[[], int],
+        clock_trouble: Callable[[], str | None] = lambda: None,
         hold_seconds: float = 0.0,
     ) -> None:
         self._keys = keys
         self._sandbox = sandbox
         self._clock = clock
+        self._clock_trouble = clock_trouble
         self._hold_seconds = hold_seconds
 
     def run(self, job: AcceptedJob) -> tuple[StoredOutcome, bytes]:
         """
         Return the outcome and the sealed result, neither of them stored yet.
 
+        The times in it are for ever, so they are not taken from a clock that is known to be wrong.
+
         Raises:
             TaskHostError: The job was stopped, or the host could not run it.
         """
-        started_at = self._clock()
+        trouble = self._clock_trouble()
+        if trouble is not None:
+            raise TaskHostError(trouble)
+        started_at, began = self._clock(), time.monotonic()
         if started_at < job.facts.head.created_at - job.facts.max_clock_skew:
             raise TaskHostError("the clock is before the job")
         if self._hold_seconds and job.stopped.wait(self._hold_seconds):
             raise TaskHostError("stopped")
         done = self._execute(job)
+        finished_at = max(self._clock(), started_at)
+        # A machine that was suspended gets here too; the job runs again then.
+        elapsed_ms = (time.monotonic() - began) * 1_000
+        if finished_at - started_at > elapsed_ms + job.facts.max_clock_skew:
+            raise TaskHostError("the clock jumped ahead while the job ran")
         key = job.key
         envelope = seal_result(
             done.plaintext,
@@ -121,7 +144,7 @@ class JobRunner:
             units=done.units,
             measurement=job.facts.measurement,
             started_at=started_at,
-            finished_at=max(self._clock(), started_at),
+            finished_at=finished_at,
             deadline=job.facts.head.deadline,
         )
         return outcome, envelope

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from starlette.types import ASGIApp
 
 from orchestrator.chain import Chain
-from orchestrator.errors import BlobUnavailableError, ConfigError, InputError
+from orchestrator.errors import BlobUnavailableError, ChainError, ConfigError, InputError
 from orchestrator.http_server import PeerRateLimit, serve, stop_on_signal
+from orchestrator.keystore.private_files import ensure_private_directory
 from orchestrator.models import PublicKey
 from orchestrator.tasks.registry import find_tasks
 from orchestrator.tasks.sandbox import Sandbox
@@ -60,24 +61,26 @@ class WorkerServer:
             raise ConfigError("chain: missing; only a development worker may do without")
         if chain is not None and (settings.unsafe_without_chain or settings.contract is None):
             raise ConfigError("chain: needs a contract, and excludes unsafe_without_chain")
+        references = self._references()
         self._closing = contextlib.ExitStack()
         with contextlib.ExitStack() as on_failure:
             on_failure.enter_context(self._closing)
             self._take_folder()
             # The forking process is started before there are keys in this one's memory.
-            self._sandbox = self._start_sandbox()
+            self._sandbox = self._start_sandbox(references)
             keys = load_or_make_keys(settings.folder, settings.scheme)
             database = Database(settings.folder / "worker.db")
             self._closing.callback(database.close)
             self._outcomes = OutcomeStore(database)
             meters = Meters(version=settings.version)
+            self._heads = self._make_heads(chain, keys.signing_key)
             runner = JobRunner(
                 keys=keys,
                 sandbox=self._sandbox,
                 clock=clock,
+                clock_trouble=self._heads.clock_trouble,
                 hold_seconds=settings.developer_hold_seconds,
             )
-            heads = self._heads(chain, keys.signing_key)
             self._execution = Execution(
                 _and_store(runner, self._outcomes),
                 slots=settings.slots,
@@ -91,7 +94,7 @@ class WorkerServer:
                 settings=settings,
                 keys=keys,
                 access=access,
-                heads=heads,
+                heads=self._heads,
                 outcomes=self._outcomes,
                 blobs=WorkerBlobs(database, max_bytes=settings.uploads_bytes, clock_ms=clock),
                 execution=self._execution,
@@ -152,33 +155,37 @@ class WorkerServer:
     def _take_folder(self) -> None:
         folder = self._settings.folder
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            ensure_private_directory(folder)
             descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigError(f"folder {folder}: {error.strerror}") from error
+        except InputError as error:
+            raise ConfigError(f"folder: {error}") from error
         self._closing.callback(os.close, descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise InputError(f"folder {folder}: another worker works there") from error
 
-    def _start_sandbox(self) -> Sandbox:
-        settings = self._settings
-        references = find_tasks()
-        if settings.tasks is not None:
-            unknown = sorted(set(settings.tasks) - set(references))
-            if unknown:
-                raise ConfigError(f"tasks: {unknown[0]!r}, there are {', '.join(references)}")
-            references = {name: references[name] for name in settings.tasks}
+    def _references(self) -> dict[str, str]:
+        references, chosen = find_tasks(), self._settings.tasks
+        if chosen is None:
+            return references
+        unknown = sorted(set(chosen) - set(references))
+        if unknown:
+            raise ConfigError(f"tasks: {unknown[0]!r}, there are {', '.join(references)}")
+        return {name: references[name] for name in chosen}
+
+    def _start_sandbox(self, references: dict[str, str]) -> Sandbox:
         sandbox = Sandbox(
             references,
-            folder=settings.folder / "running",
-            environment=settings.task_environment,
+            folder=self._settings.folder / "running",
+            environment=self._settings.task_environment,
         )
         self._closing.callback(sandbox.close)
         return sandbox
 
-    def _heads(self, chain: Chain | None, signing_key: PublicKey) -> Heads:
+    def _make_heads(self, chain: Chain | None, signing_key: PublicKey) -> Heads:
         heads: Heads
         if chain is None or self._settings.contract is None:
             heads = UnsafeRequestHeads(self._outcomes)
@@ -202,7 +209,7 @@ class WorkerServer:
     async def _pruning(self) -> AsyncIterator[None]:
         async def prune() -> None:
             while True:
-                with contextlib.suppress(BlobUnavailableError):
+                with contextlib.suppress(BlobUnavailableError, ChainError):
                     await asyncio.to_thread(self.prune)
                 await asyncio.sleep(_PRUNE_SECONDS)
 
@@ -210,10 +217,20 @@ class WorkerServer:
             yield
 
     def prune(self) -> None:
-        """Forget what the retention no longer asks for."""
-        now = self._clock()
+        """
+        Forget what the retention no longer asks for.
+
+        Deadlines are over when the chain says so: a job whose outcome is forgotten before that
+        could be executed and signed again.
+
+        Raises:
+            ChainError: The chain can't be asked, so nothing is forgotten.
+            BlobUnavailableError: It could not be written.
+        """
+        now, block_time = self._clock(), self._heads.block_time()
+        chain_now = now if block_time is None else block_time
         self._outcomes.prune(
-            deadline_before=now - self._settings.retention_ms,
+            deadline_before=chain_now - self._settings.retention_ms,
             uploaded_before=now - _UPLOADS_MS,
             keep_outcomes=self._settings.unsafe_without_chain,
         )
@@ -222,7 +239,11 @@ class WorkerServer:
 def _and_store(runner: JobRunner, outcomes: OutcomeStore) -> Callable[[AcceptedJob], StoredOutcome]:
     def run(job: AcceptedJob) -> StoredOutcome:
         outcome, envelope = runner.run(job)
-        return outcomes.add(outcome, envelope)
+        stored = outcomes.add(outcome, envelope)
+        if job.is_dropped:
+            # Whoever dropped it may have dropped the bytes before there were any.
+            outcomes.drop_bytes(job.key)
+        return stored
 
     return run
 

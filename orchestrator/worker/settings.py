@@ -10,6 +10,7 @@ from orchestrator.models import Scheme
 __all__ = ["WorkerSettings"]
 
 _DAY_MS = 86_400_000
+_MAX_HOLD_SECONDS = 30 * 86_400
 _MIB = 1 << 20
 
 
@@ -57,6 +58,11 @@ class WorkerSettings:
         for name in ("developer_hold_seconds", "retention_ms"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: {getattr(self, name)}, must not be negative")
+        if self.developer_hold_seconds > _MAX_HOLD_SECONDS:
+            raise ConfigError(
+                f"developer_hold_seconds: {self.developer_hold_seconds},"
+                f" must be at most {_MAX_HOLD_SECONDS}"
+            )
 
     @property
     def development(self) -> tuple[str, ...]:

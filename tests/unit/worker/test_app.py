@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from orchestrator.errors import (
 from orchestrator.models import Completion, Outcome, TaskInput, WorkerRegistration
 from orchestrator.worker import TokenList, TokenScope
 from orchestrator.worker.heads import JobFacts, UnsafeRequestHeads
+from orchestrator.worker.outcomes import OutcomeStore, StoredOutcome
 from orchestrator.workers import JobKey, JobRequest, WorkerJob, WorkerJobState
 from orchestrator.workers.wire import dump_job_request, job_path
 from tests.unit.worker.world import (
@@ -544,6 +546,34 @@ async def test_deleting_a_finished_job_drops_the_bytes_and_keeps_the_outcome(wor
     again = await world.client().get_job(request.key)
     assert verified(again, request.key).result_hash == completion.result_hash
     assert await world.client().put_job(request) is False
+
+
+async def test_a_job_deleted_as_it_finishes_leaves_no_bytes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished, may_store, add = threading.Event(), threading.Event(), OutcomeStore.add
+    envelopes: list[bytes] = []
+
+    def add_later(store: OutcomeStore, outcome: StoredOutcome, envelope: bytes) -> StoredOutcome:
+        finished.set()
+        may_store.wait(10)
+        envelopes.append(envelope)
+        return add(store, outcome, envelope)
+
+    monkeypatch.setattr(OutcomeStore, "add", add_later)
+    request = world.request(world.seal(b"hello"))
+    await world.client().put_job(request)
+    await until(finished.is_set)
+
+    await world.client().delete_job(request.key)
+    with pytest.raises(WorkerUnavailableError, match="the job is being stopped"):
+        await world.client().put_job(request)
+    may_store.set()
+    job = await world.client().get_job(request.key, wait_seconds=10)
+
+    assert verified(job, request.key).result_hash == blake2_256(envelopes[0])
+    with pytest.raises(BlobNotFoundError):
+        await world.client().get_blob(blake2_256(envelopes[0]), max_bytes=1 << 20)
 
 
 async def test_deleting_an_unknown_job_is_done_already(world: World) -> None:

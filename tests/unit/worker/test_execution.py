@@ -281,6 +281,29 @@ async def test_a_clock_that_jumps_back_while_the_job_waits_starts_nothing(tmp_pa
         assert (await world.client().get_job(waiting.key)).state is WorkerJobState.QUEUED
 
 
+async def test_a_clock_that_jumps_ahead_while_the_job_runs_gives_it_no_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.worker.execution._FIRST_PAUSE_SECONDS", 0.01)
+    clock, execute = FixedClock(), JobRunner._execute
+    started: list[int] = []
+
+    def execute_and_jump(runner: JobRunner, job: AcceptedJob) -> object:
+        started.append(clock())
+        if len(started) == 1:
+            clock.advance(120_000)
+        return execute(runner, job)
+
+    monkeypatch.setattr(JobRunner, "_execute", execute_and_jump)
+    async with development_worker(tmp_path, clock=clock) as world:
+        job = await world.finish(world.request(world.seal(b"x")))
+
+        assert job.completion is not None
+        proof = job.completion.attestation_proof
+        assert [proof.started_at, proof.finished_at] == [started[0] + 120_000] * 2
+        assert "put_back_total 1.0" in _metrics(world.server.app)
+
+
 def _metrics(app: object) -> str:
     handlers = app._app  # type: ignore[attr-defined]  # the application inside the rate limit
     for route in handlers.routes:

@@ -1,6 +1,8 @@
 """A worker with a chain believes the chain: before it opens, and before it signs."""
 
+import asyncio
 import hashlib
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import TypeVar
 import pytest
 
 from orchestrator.attestation import JobView, verify_statement
-from orchestrator.chain import Chain, ContractCall
+from orchestrator.chain import Block, Chain, ContractCall
 from orchestrator.chain.embedded import EmbeddedChain
 from orchestrator.crypto import EcdsaSigner
 from orchestrator.errors import (
@@ -21,17 +23,23 @@ from orchestrator.models import Mode, Parameters
 from orchestrator.testing import LocalAccount, register_test_worker
 from orchestrator.worker import TokenScope
 from orchestrator.workers import JobRequest, WorkerJobState
-from tests.unit.worker.world import MEASUREMENT, ChainWorld, chain_worker
+from tests.unit.worker.world import MEASUREMENT, ChainWorld, chain_worker, until
 
 T = TypeVar("T")
 
 
 class FlakyChain(EmbeddedChain):
-    """The reads of one message fail while `failing` is its label."""
+    """
+    The reads of one message fail while `failing` is its label, or of the time while it is "now".
+
+    `behind` is by how much its time is behind the worker's.
+    """
 
     def __init__(self, base: EmbeddedChain) -> None:
         self._base = base
         self.failing: str | None = None
+        self.behind = 0
+        self.times_read = 0
         self.reads: list[str] = []
 
     @property
@@ -43,6 +51,17 @@ class FlakyChain(EmbeddedChain):
         if call.label == self.failing:
             raise ChainUnavailableError
         return self._base.read(call)
+
+    def now(self) -> int:
+        self.times_read += 1
+        if self.failing == "now":
+            raise ChainUnavailableError
+        return self._base.now() - self.behind
+
+    def finalized_head(self) -> Block:
+        if self.failing == "now":
+            raise ChainUnavailableError
+        return self._base.finalized_head()
 
 
 @pytest.fixture
@@ -197,7 +216,7 @@ async def test_a_cancelled_job_is_409(world: ChainWorld) -> None:
     await assert_refused(world, request, 409, "Cancelled")
 
 
-@pytest.mark.parametrize("label", ["get_job", "worker_by_key", "get_worker", "parameters"])
+@pytest.mark.parametrize("label", ["get_job", "worker_by_key", "get_worker", "parameters", "now"])
 async def test_a_chain_that_can_not_be_read_is_503_and_nothing_is_signed(
     tmp_path: Path, label: str
 ) -> None:
@@ -217,6 +236,92 @@ async def test_a_chain_that_can_not_be_read_is_503_and_nothing_is_signed(
         assert (await world.finish(request)).state is WorkerJobState.DONE
 
 
+async def test_a_clock_ahead_of_the_chain_is_503_and_starts_nothing(tmp_path: Path) -> None:
+    flaky: list[FlakyChain] = []
+
+    def wrap(chain: EmbeddedChain) -> Chain:
+        flaky.append(FlakyChain(chain))
+        return flaky[0]
+
+    async with chain_worker(tmp_path, wrap=wrap) as world:
+        request = world.submit(world.sealed())
+        flaky[0].behind = 60_001
+        await assert_refused(world, request, 503, "clock is 60001 ms ahead of the chain")
+
+        flaky[0].behind = 60_000
+        assert (await world.finish(request)).state is WorkerJobState.DONE
+
+
+@pytest.mark.parametrize("trouble", ["ahead", "unreadable"])
+async def test_a_job_that_waited_is_not_run_by_a_clock_that_nobody_can_vouch_for(
+    tmp_path: Path, trouble: str
+) -> None:
+    flaky: list[FlakyChain] = []
+
+    def wrap(chain: EmbeddedChain) -> Chain:
+        flaky.append(FlakyChain(chain))
+        return flaky[0]
+
+    async with chain_worker(tmp_path, wrap=wrap, developer_hold_seconds=600.0) as world:
+        running, waiting = (world.submit(world.sealed()) for _ in range(2))
+        for request in (running, waiting):
+            await world.client().put_job(request)
+        await until(lambda: flaky[0].times_read == 3)
+        flaky[0].failing, flaky[0].behind = (
+            ("now", 0) if trouble == "unreadable" else (None, 60_001)
+        )
+
+        await world.client().delete_job(running.key)
+        meters = world.server._execution._meters
+        await until(lambda: b"put_back_total 1.0" in meters.text(running=0, waiting=0))
+
+        assert (await world.client().get_job(waiting.key)).state is WorkerJobState.QUEUED
+
+
+async def test_outcomes_are_forgotten_by_the_time_of_blocks_not_by_the_clock(
+    tmp_path: Path,
+) -> None:
+    flaky: list[FlakyChain] = []
+
+    def wrap(chain: EmbeddedChain) -> Chain:
+        flaky.append(FlakyChain(chain))
+        return flaky[0]
+
+    async with chain_worker(tmp_path, wrap=wrap, retention_ms=1_000) as world:
+        request = world.submit(world.sealed())
+        job = await world.finish(request)
+        world.clock.now = request.head.deadline + 1_001
+        world.server.prune()
+        assert await world.output(job) == b"data"
+
+        world.submit(world.sealed())  # makes a block
+        flaky[0].failing = "now"
+        with pytest.raises(ChainUnavailableError):
+            world.server.prune()
+        assert await world.output(job) == b"data"
+
+        flaky[0].failing = None
+        world.server.prune()
+        with pytest.raises(WorkerRefusedError, match="404"):
+            await world.client().get_job(request.key)
+
+
+async def test_a_chain_that_can_not_be_read_does_not_end_the_forgetting(
+    world: ChainWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = threading.Event()
+
+    def prune() -> None:
+        tried.set()
+        raise ChainUnavailableError
+
+    monkeypatch.setattr(world.server, "prune", prune)
+    # Whatever ends the task in the background is raised at the end of this block.
+    async with world.server._pruning():
+        await until(tried.is_set)
+        await asyncio.sleep(0.05)
+
+
 async def test_what_never_changes_is_read_once(tmp_path: Path) -> None:
     flaky: list[FlakyChain] = []
 
@@ -233,7 +338,7 @@ async def test_what_never_changes_is_read_once(tmp_path: Path) -> None:
 
         world.clock.advance(1)
         await world.finish(world.submit(world.sealed()))
-        assert flaky[0].reads == ["get_job", "get_job", "parameters"]
+        assert flaky[0].reads == ["get_job", "parameters", "get_job"]
 
 
 @pytest.mark.parametrize(

@@ -313,10 +313,11 @@ def test_with_a_chain_it_needs_a_contract_and_believes_no_request(
 
 
 def test_an_unknown_task_is_a_wrong_setting(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path, tasks=("echo", "nope"))
+    settings = settings_for(tmp_path / "worker", tasks=("echo", "nope"))
 
     with pytest.raises(ConfigError, match="tasks: 'nope', there are echo, onnx"):
         WorkerServer(settings, None, clock=FixedClock())
+    assert not settings.folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -330,6 +331,7 @@ def test_an_unknown_task_is_a_wrong_setting(tmp_path: Path) -> None:
         ("requests_per_second", 0),
         ("request_burst", 0),
         ("developer_hold_seconds", -1),
+        ("developer_hold_seconds", 2_592_001),
         ("retention_ms", -1),
     ],
 )
@@ -364,6 +366,16 @@ def test_the_folder_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     for name in (KEYS_FILE, "worker.db", "lock"):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
+
+
+def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "worker"
+    folder.mkdir()
+    folder.chmod(0o750)
+
+    with pytest.raises(ConfigError, match=r"folder: .*mode 0750 lets other users in"):
+        WorkerServer(settings_for(folder), None, clock=FixedClock())
+    assert list(folder.iterdir()) == []
 
 
 async def test_outcomes_are_forgotten_after_the_retention_but_not_signed_twice(

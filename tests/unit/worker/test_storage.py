@@ -3,6 +3,7 @@
 import os
 import resource
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -56,6 +57,22 @@ def test_an_outcome_is_there_after_the_file_is_opened_again(tmp_path: Path) -> N
     blobs = WorkerBlobs(again, max_bytes=1, clock_ms=FixedClock())
     assert blobs.get(OUTCOME.result_hash, max_bytes=6) == b"sealed"
     again.close()
+
+
+def test_no_file_of_the_database_is_for_others(tmp_path: Path) -> None:
+    path = tmp_path / "worker.db"
+    for was_there in (False, True):
+        if was_there:
+            for name in ("worker.db", "worker.db-wal", "worker.db-shm"):
+                (tmp_path / name).touch()
+                (tmp_path / name).chmod(0o644)
+        made = Database(path)
+        try:
+            OutcomeStore(made).add(OUTCOME, b"sealed")
+            modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+        finally:
+            made.close()
+        assert modes == dict.fromkeys(("worker.db", "worker.db-wal", "worker.db-shm"), 0o600)
 
 
 @pytest.mark.parametrize(

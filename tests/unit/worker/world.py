@@ -209,7 +209,7 @@ def _tokens(folder: Path) -> dict[TokenScope, str]:
 
 
 def _keys(folder: Path) -> WorkerKeys:
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return load_or_make_keys(folder, Scheme.ECDSA)
 
 
