@@ -37,6 +37,7 @@ SETTINGS = (
     "orchestrator_jobs_per_day",
     "orchestrator_bytes_per_day",
     "orchestrator_concurrency",
+    "orchestrator_keep_results",
 )
 ANY_OWNER = "any"
 MAX_TOKENS_BYTES = 1 << 20
@@ -106,6 +107,7 @@ def _build(
     choices = OrchestratorSettings(
         trusted_workers=frozenset(settings.orchestrator_workers) or None,
         concurrency=settings.orchestrator_concurrency,
+        keep_results_days=settings.orchestrator_keep_results,
     )
     tokens = _Tokens(settings.orchestrator_tokens)
     processor, account = session.processor, session.signer

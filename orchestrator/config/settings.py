@@ -174,6 +174,13 @@ class Settings:
             bounds=(1, 4_096),
         ),
     ] = 128
+    orchestrator_keep_results: Annotated[
+        int,
+        Described(
+            text="Days that the sealed results of closed jobs are stored; 0 keeps them for ever.",
+            bounds=(0, 36_500),
+        ),
+    ] = 0
 
 
 @dataclass(frozen=True, kw_only=True)

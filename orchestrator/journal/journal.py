@@ -1,6 +1,5 @@
 """The journal's file: opening it, and reading and writing it, a transaction at a time."""
 
-import fcntl
 import json
 import os
 import sqlite3
@@ -8,12 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Row, create_engine, delete, event, func, select
+from sqlalchemy import Connection, Row, and_, create_engine, delete, event, func, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from orchestrator.errors import JournalError
+from orchestrator.journal.files import lock_beside, open_private
 from orchestrator.journal.records import (
     JobRecord,
     JobState,
@@ -55,7 +55,7 @@ class Journal:
 
     def __init__(self, path: Path, *, genesis_hash: bytes, contract: bytes) -> None:
         self._path = path
-        self._lock = _locked(path)
+        self._lock = lock_beside(path)
         try:
             self._open(genesis_hash, contract)
         except BaseException:
@@ -65,7 +65,7 @@ class Journal:
     def _open(self, genesis_hash: bytes, contract: bytes) -> None:
         # Made by us first, so that nobody else can read it at any time. SQLite gives
         # its side files the same mode.
-        os.close(_opened(self._path, os.O_RDWR | os.O_CREAT))
+        os.close(open_private(self._path, os.O_RDWR | os.O_CREAT))
         self._engine = create_engine(
             "sqlite://",
             creator=lambda: sqlite3.connect(
@@ -301,6 +301,19 @@ class Journal:
             ).scalar_one_or_none()
         return None if text is None else json.loads(text)
 
+    def unneeded_results(self, *, since: int, before: int) -> list[bytes]:
+        """Return hashes of results of jobs closed from *since* to *before*, and of no others."""
+        closed = JOBS.c.state.in_([state.value for state in CLOSED])
+        is_of_job = STATEMENTS.c.job_id == JOBS.c.job_id
+        needed = select(STATEMENTS.c.result_hash).where(
+            is_of_job, ~and_(closed, JOBS.c.updated_at < before)
+        )
+        wanted = select(STATEMENTS.c.result_hash).where(
+            is_of_job, closed, JOBS.c.updated_at >= since, JOBS.c.updated_at < before
+        )
+        with self._transaction() as connection:
+            return list(connection.execute(wanted.except_(needed)).scalars())
+
     def prune(self, *, before: int) -> int:
         """Forget jobs closed before *before* (ms) and all about them; how many they were."""
         old = select(JOBS.c.job_id).where(
@@ -315,26 +328,6 @@ class Journal:
 
 
 _U64 = ("units", "started_at", "finished_at", "issued_at")
-
-
-def _opened(path: Path, flags: int) -> int:
-    try:
-        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        os.fchmod(descriptor, 0o600)
-    except OSError as error:
-        raise JournalError(f"journal {path}: {error.strerror}") from error
-    return descriptor
-
-
-def _locked(path: Path) -> int:
-    """Hold a file beside the journal; SQLite's own locks would end with any close of its file."""
-    descriptor = _opened(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise JournalError(f"journal {path} is in use by another orchestrator") from error
-    return descriptor
 
 
 def _configure(connection: sqlite3.Connection, _: object) -> None:

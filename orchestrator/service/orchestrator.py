@@ -10,7 +10,7 @@ from orchestrator.errors import ChainUnavailableError
 from orchestrator.journal import Journal
 from orchestrator.metrics import EventKind, ServiceEvent
 from orchestrator.models import Account, Worker
-from orchestrator.service.admission import DAY, AdmissionPolicy
+from orchestrator.service.admission import AdmissionPolicy
 from orchestrator.service.backlog import Backoff, OpenJob
 from orchestrator.service.clients import WorkerClients
 from orchestrator.service.closing import Closing
@@ -19,9 +19,10 @@ from orchestrator.service.execution import Execution
 from orchestrator.service.ledger import EVENTS_PER_PAGE, Ledger
 from orchestrator.service.open_jobs import OpenJobs
 from orchestrator.service.parts import Parts, RecordWriter
+from orchestrator.service.retention import Retention
 from orchestrator.service.settings import OrchestratorSettings
 from orchestrator.service.settlement import Settlement
-from orchestrator.service.steps import FailPoint, Step, Steps, no_fail_point
+from orchestrator.service.steps import FailPoint, Steps, no_fail_point
 from orchestrator.service.summary import RunSummary, StopEvent
 from orchestrator.service.trust import TrustedWorkers
 from orchestrator.service.turns import Turns
@@ -91,8 +92,8 @@ class Orchestrator:
             on_admitted=self._jobs.add,
             on_changed=self._jobs.note_change,
         )
+        self._retention = Retention(self._parts)
         self._is_caught_up = False
-        self._pruned_day = -1
         self.head_number = 0
         self.last_read_at: float | None = None
 
@@ -205,7 +206,7 @@ class Orchestrator:
                     self.last_read_at = asyncio.get_running_loop().time()
                     await self._watch.readmit()
                     self._is_caught_up = not page.is_full
-                    self._prune()
+                    await self._retention.apply()
                     failures = 0
                     if page.is_full:
                         continue
@@ -218,15 +219,6 @@ class Orchestrator:
                     )
                 )
                 await asyncio.sleep(self._backoff.delay(failures))
-
-    def _prune(self) -> None:
-        day = self._parts.ledger.now() // DAY
-        if day != self._pruned_day:
-            self._pruned_day = day
-            with self._parts.steps.at(Step.PRUNE_JOURNAL):
-                self._parts.journal.prune(
-                    before=self._parts.ledger.now() - self._settings.keep_days * DAY
-                )
 
     # What other parts tell.
 

@@ -18,7 +18,9 @@ class OrchestratorSettings:
     once; up to four times as many may wait at workers, who have equal shares of that and at most
     `jobs_per_worker` each. `lease_seconds` is how long one worker may have a job
     before the next one is asked. `open_jobs` bounds how many jobs are followed at once: beyond
-    it, no further events are read until some are closed.
+    it, no further events are read until some are closed. `keep_days` is how long the journal
+    remembers closed jobs, `keep_results_days` how long their sealed results are stored: 0 is for
+    ever.
 
     Raises:
         ConfigError: A number is not positive, or larger than the protocol allows.
@@ -42,12 +44,14 @@ class OrchestratorSettings:
     shutdown_seconds: float = 20
     expire_jobs: bool = True
     keep_days: int = 90
+    keep_results_days: int = 0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if name in ("trusted_workers", "trusted_keys", "expire_jobs"):
                 continue
-            if value <= 0:
-                raise ConfigError(f"{name} must be greater than 0, not {value}")
+            above = -1 if name == "keep_results_days" else 0
+            if value <= above:
+                raise ConfigError(f"{name} must be greater than {above}, not {value}")
         if self.group_size > 10:
             raise ConfigError(f"group_size is at most 10, not {self.group_size}")

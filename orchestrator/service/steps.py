@@ -37,6 +37,7 @@ class Step(Enum):
     WRITE_DISTRUST = "write to the journal that a worker is no longer believed"
     SUSPEND_WORKER = "suspend a worker on the chain"
     WRITE_SUSPENDED = "write to the journal that the worker is suspended"
+    DELETE_RESULTS = "delete stored results that need not be kept any longer"
     PRUNE_JOURNAL = "forget what the journal need not keep any longer"
 
 

@@ -40,6 +40,7 @@ SETTINGS = OrchestratorSettings(
     long_poll_seconds=2,
     answer_seconds=5,
     shutdown_seconds=2,
+    keep_results_days=1,
 )
 
 

@@ -407,6 +407,7 @@ SCENARIOS: dict[Step, Scenario] = {
     Step.WRITE_DISTRUST: two_results,
     Step.SUSPEND_WORKER: two_results,
     Step.WRITE_SUSPENDED: two_results,
+    Step.DELETE_RESULTS: whole_jobs,
     Step.PRUNE_JOURNAL: whole_jobs,
 }
 # Expiring jobs are made first and looked at last, when their time has come.

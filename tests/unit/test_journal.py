@@ -285,3 +285,28 @@ def test_old_closed_jobs_are_forgotten_with_all_about_them(journal: Journal) -> 
     assert journal.refusals(1) == []
     assert journal.usage(1, OWNER) == Usage()
     assert journal.usage(2, OWNER) == Usage(jobs=1)
+
+
+def test_results_are_unneeded_when_all_their_jobs_are_closed_long_enough(journal: Journal) -> None:
+    states = {
+        1: (JobState.PROCESSED, 100),
+        2: (JobState.PROCESSED, 200),
+        3: (JobState.ADMITTED, 100),
+        4: (JobState.FAILED, 150),
+        5: (JobState.PROCESSED, 100),
+        6: (JobState.DEFERRED, 100),
+    }
+    records = [record(job_id, state, at) for job_id, (state, at) in states.items()]
+    journal.write_page(PageChanges(cursor=(1, 1), records=records))
+    for job_id, letter in ((1, b"a"), (2, b"b"), (3, b"c"), (4, b"d"), (5, b"c"), (6, b"f")):
+        journal.remember_statement(statement(job_id=job_id, result_hash=letter * 32))
+    journal.remember_statement(statement(job_id=4, worker=9, result_hash=b"e" * 32))
+
+    def letters(since: int, before: int) -> set[bytes]:
+        found = journal.unneeded_results(since=since, before=before)
+        return {digest[:1] for digest in found}
+
+    assert letters(0, 200) == {b"a", b"d", b"e"}  # c is also that of an open job
+    assert letters(0, 201) == {b"a", b"b", b"d", b"e"}
+    assert letters(150, 201) == {b"b", b"d", b"e"}
+    assert letters(0, 100) == set()

@@ -157,6 +157,12 @@ def test_policy_without_any_allowance_is_a_mistake(name: str) -> None:
         AdmissionPolicy(**{name: 0})  # type: ignore[arg-type]  # one of its numbers
 
 
+def test_results_can_be_kept_for_ever_and_not_less() -> None:
+    assert OrchestratorSettings(keep_results_days=0).keep_results_days == 0
+    with pytest.raises(ConfigError, match="keep_results_days must be greater than -1, not -1"):
+        OrchestratorSettings(keep_results_days=-1)
+
+
 @pytest.mark.parametrize("name", ["poll_seconds", "lease_seconds", "concurrency"])
 def test_settings_must_be_positive(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be greater than 0, not 0"):

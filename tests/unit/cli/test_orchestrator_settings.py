@@ -1,0 +1,37 @@
+"""What the orchestrator's settings come to in the service."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator import service
+from tests.unit.cli.conftest import Run
+from tests.unit.cli.world import World
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [((), (128, 0)), (("--concurrency", "3", "--keep-results", "7"), (3, 7))]
+)
+def test_settings_reach_the_service(
+    run: Run,
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    expected: tuple[int, int],
+) -> None:
+    found: list[tuple[int, int]] = []
+
+    class Settings(service.OrchestratorSettings):
+        def __post_init__(self) -> None:
+            found.append((self.concurrency, self.keep_results_days))
+            super().__post_init__()
+
+    monkeypatch.setattr(service, "OrchestratorSettings", Settings)
+
+    ran = run(
+        *("orchestrator", "once", "--folder", tmp_path / "orchestrator", "--owners", "any"), *words
+    )
+
+    assert ran.exit_code == 0, ran.stderr
+    assert found == [expected]
