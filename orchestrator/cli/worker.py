@@ -99,12 +99,22 @@ def _settings(session: Session, *, unsafe_without_chain: bool, hold: str) -> "Wo
         version=program_version(),
         contract=None if unsafe_without_chain else session.contract,
         unsafe_without_chain=unsafe_without_chain,
-        developer_hold_seconds=parse_duration("hold", hold) / 1_000,
+        developer_hold_seconds=_parse_hold(hold),
         tasks=settings.worker_tasks or None,
         task_environment=task_environment(session),
         slots=settings.worker_slots,
         queue=settings.worker_queue,
     )
+
+
+def _parse_hold(text: str) -> float:
+    from orchestrator.errors import InputError
+    from orchestrator.worker.settings import MAX_HOLD_SECONDS
+
+    seconds = parse_duration("hold", text) / 1_000
+    if seconds > MAX_HOLD_SECONDS:
+        raise InputError(f"hold: {text!r}, must be at most {MAX_HOLD_SECONDS // 86_400}d")
+    return seconds
 
 
 @command(token, "add", settings=FOLDER, group="worker_token")

@@ -7,10 +7,10 @@ from orchestrator.errors import ConfigError
 from orchestrator.http_server import Listen
 from orchestrator.models import Scheme
 
-__all__ = ["WorkerSettings"]
+__all__ = ["MAX_HOLD_SECONDS", "WorkerSettings"]
 
 _DAY_MS = 86_400_000
-_MAX_HOLD_SECONDS = 30 * 86_400
+MAX_HOLD_SECONDS = 30 * 86_400
 _MIB = 1 << 20
 
 
@@ -58,10 +58,10 @@ class WorkerSettings:
         for name in ("developer_hold_seconds", "retention_ms"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: {getattr(self, name)}, must not be negative")
-        if self.developer_hold_seconds > _MAX_HOLD_SECONDS:
+        if self.developer_hold_seconds > MAX_HOLD_SECONDS:
             raise ConfigError(
                 f"developer_hold_seconds: {self.developer_hold_seconds},"
-                f" must be at most {_MAX_HOLD_SECONDS}"
+                f" must be at most {MAX_HOLD_SECONDS}"
             )
 
     @property

@@ -192,6 +192,7 @@ class TestWorker:
             (("--scheme", "rsa"), "worker.scheme: 'rsa'"),
             (("--listen", "here"), "listen: 'here'"),
             (("--hold", "long"), "hold: 'long'"),
+            (("--hold", "31d"), "hold: '31d', must be at most 30d"),
             (("--tasks", "nothing"), "tasks: 'nothing'"),
             (("--slots", "0"), "worker.slots (option --slots): '0'"),
         ],
@@ -205,7 +206,7 @@ class TestWorker:
 
         assert ran.exit_code == 2
         assert message in ran.stderr
-        assert not (tmp_path / "worker" / "worker-keys.json").exists()
+        assert not (tmp_path / "worker").exists()
 
     def test_without_a_chain_it_does_not_start(self, run: Run, tmp_path: Path) -> None:
         ran = run("worker", "run", "--folder", tmp_path / "worker")
