@@ -50,11 +50,11 @@ def run(session: Session) -> None:
     """Work until it is stopped (Ctrl-C or SIGTERM), and serve sealed results meanwhile."""
     import asyncio
 
-    from orchestrator.http_server import PeerRateLimit, parse_listen, require_free
+    from orchestrator.http_server import PeerRateLimit, parse_listen, require_usable
     from orchestrator.service import service_app
 
     listen = parse_listen(session.settings.orchestrator_listen)
-    require_free(listen)
+    require_usable(listen)
     orchestrator, blobs, metrics = _build(session)
     application = PeerRateLimit(
         service_app(orchestrator, blobs=blobs, metrics=metrics),

@@ -52,11 +52,11 @@ def run(
     ] = "0s",
 ) -> None:
     """Execute jobs until it is stopped (Ctrl-C or SIGTERM); the first start makes its keys."""
-    from orchestrator.http_server import require_free
+    from orchestrator.http_server import require_usable
     from orchestrator.worker import WorkerServer
 
     chosen = _settings(session, unsafe_without_chain=unsafe_without_chain, hold=hold)
-    require_free(chosen.listen)
+    require_usable(chosen.listen)
     chain = None
     if not unsafe_without_chain:
         session.processor  # noqa: B018  # refuses a contract that is not ours

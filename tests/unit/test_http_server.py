@@ -20,7 +20,7 @@ from orchestrator.http_server import (
     Listen,
     PeerRateLimit,
     parse_listen,
-    require_free,
+    require_usable,
     serve,
     serve_until_signal,
     stop_on_signal,
@@ -104,9 +104,9 @@ async def test_a_port_in_use_is_bad_input() -> None:
         with pytest.raises(InputError, match="is in use"):
             await serve(APP, listen, stop=asyncio.Event())
         with pytest.raises(InputError, match="is in use"):
-            require_free(listen)
+            require_usable(listen)
 
-    require_free(listen)
+    require_usable(listen)
 
 
 def test_an_address_of_another_machine_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,9 +114,9 @@ def test_an_address_of_another_machine_is_bad_input(monkeypatch: pytest.MonkeyPa
     with monkeypatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", lambda *_, **__: [found])
         with pytest.raises(InputError, match="listen: elsewhere:0"):
-            require_free(Listen(host="elsewhere"))
+            require_usable(Listen(host="elsewhere"))
     with pytest.raises(InputError, match="listen: no-such-host"):
-        require_free(Listen(host="no-such-host.invalid"))
+        require_usable(Listen(host="no-such-host.invalid"))
 
 
 def test_a_signal_ends_it_in_order() -> None:
@@ -226,7 +226,7 @@ async def test_who_is_exempt_is_not_counted() -> None:
 
 
 async def test_the_memory_for_peers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.http_server._MAX_PEERS", 2)
+    monkeypatch.setattr("orchestrator.http_server.peers._MAX_PEERS", 2)
     limit = PeerRateLimit(ok, per_second=1, burst=1, clock=Clock())
 
     assert await statuses(limit, "a", "b", "a", "c", "a", "b") == [200, 200, 429, 200, 429, 200]
