@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 
 from orchestrator.errors import JournalError
 from orchestrator.metrics import EventKind
@@ -38,6 +39,7 @@ class OpenJobs:
         self._backoff = Backoff(first=settings.retry_seconds, most=settings.retry_max_seconds)
         self._backlog = Backlog(backoff=self._backoff, places=PLACES * settings.concurrency)
         self._open: dict[JobId, OpenJob] = {}
+        self._by_owner: Counter[bytes] = Counter()
         self._tasks: dict[OpenJob, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._kept = 0
@@ -49,6 +51,10 @@ class OpenJobs:
 
     def __getitem__(self, job_id: JobId) -> OpenJob:
         return self._open[job_id]
+
+    def of_owner(self, owner: bytes) -> int:
+        """How many of them are the owner's."""
+        return self._by_owner[owner]
 
     # The loop.
 
@@ -161,7 +167,7 @@ class OpenJobs:
             else:
                 self._backlog.succeeded(turn.worker)
         if result.next is Next.CLOSED:
-            self._open.pop(open_job.job_id, None)
+            self._remove(open_job)
             self._unkeep(open_job)
         elif result.next in (Next.TURN, Next.NEXT_WORKER):
             if result.next is Next.NEXT_WORKER and turn.worker is not None:
@@ -184,6 +190,7 @@ class OpenJobs:
     def add(self, open_job: OpenJob) -> None:
         """Follow one more job."""
         self._open[open_job.job_id] = open_job
+        self._by_owner[open_job.record.owner] += 1
         if open_job.job is not None:
             if self._kept >= KEPT_JOBS:
                 open_job.job = None
@@ -192,6 +199,13 @@ class OpenJobs:
                 open_job.is_kept = True
         self._backlog.put(open_job, now=asyncio.get_running_loop().time())
         self._wake.set()
+
+    def _remove(self, open_job: OpenJob) -> None:
+        owner = open_job.record.owner
+        del self._open[open_job.job_id]
+        self._by_owner[owner] -= 1
+        if not self._by_owner[owner]:
+            del self._by_owner[owner]
 
     def leave(self, open_job: OpenJob) -> None:
         """The worker's part is over: its room is free while the chain does its own."""

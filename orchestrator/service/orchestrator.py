@@ -91,6 +91,7 @@ class Orchestrator:
             trust=self._trust,
             on_admitted=self._jobs.add,
             on_changed=self._jobs.note_change,
+            open_of=self._jobs.of_owner,
         )
         self._retention = Retention(self._parts)
         self._is_caught_up = False
@@ -227,7 +228,12 @@ class Orchestrator:
         self._on_event(event)
 
     def _is_done_for_now(self) -> bool:
-        return self._is_caught_up and self._jobs.are_resting and self._deletions.is_idle
+        return (
+            self._is_caught_up
+            and not self._watch.is_readmitting
+            and self._jobs.are_resting
+            and self._deletions.is_idle
+        )
 
 
 async def _until(wait: Callable[[], Awaitable[object]]) -> None:

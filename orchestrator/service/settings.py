@@ -16,11 +16,11 @@ class OrchestratorSettings:
     `trusted_workers` and `trusted_keys` restrict the workers that are believed; `None`
     leaves it to the chain's trusted list. `concurrency` is how many jobs are worked on at
     once; up to four times as many may wait at workers, who have equal shares of that and at most
-    `jobs_per_worker` each. `lease_seconds` is how long one worker may have a job
-    before the next one is asked. `open_jobs` bounds how many jobs are followed at once: beyond
-    it, no further events are read until some are closed. `keep_days` is how long the journal
-    remembers closed jobs, `keep_results_days` how long their sealed results are stored: 0 is for
-    ever.
+    `jobs_per_worker` each. `lease_seconds` is how long one worker may have a job before the
+    next one is asked. `open_jobs` bounds how many jobs are followed at once: beyond it, no
+    further events are read until some are closed; a quarter of it is one owner's share.
+    `keep_days` is how long the journal remembers closed jobs, `keep_results_days` how long
+    their sealed results are stored: 0 is for ever.
 
     Raises:
         ConfigError: A number is not positive, or larger than the protocol allows.

@@ -5,16 +5,24 @@ Each page of events is one transaction of the journal: rows of new jobs, what th
 used today, and the cursor behind it. So a page is seen again after a crash, or not at all.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol, cast
 
 from orchestrator.chain import Cursor
 from orchestrator.chain.processor import ContractEvent
+from orchestrator.errors import ChainUnavailableError
 from orchestrator.journal import JobRecord, JobState, PageChanges, SeenStatement, Usage
 from orchestrator.metrics import EventKind, ServiceEvent
 from orchestrator.models import Job, JobId, JobStatus, Outcome, Signature
-from orchestrator.service.admission import DAY, Admission, AdmissionPolicy, payload_size
+from orchestrator.service.admission import (
+    DAY,
+    Admission,
+    AdmissionPolicy,
+    Refused,
+    payload_size,
+)
 from orchestrator.service.backlog import OpenJob
 from orchestrator.service.ledger import EVENTS_PER_PAGE, EventsRead, is_closing
 from orchestrator.service.parts import Parts
@@ -30,6 +38,8 @@ _CLOSED_AS = {
     JobStatus.CANCELLED: JobState.CANCELLED,
     JobStatus.EXPIRED: JobState.EXPIRED,
 }
+OWNERS_SHARE = 4  # the part of the jobs followed at once that may be one owner's
+OPEN_JOBS = "OpenJobs"
 _DECIDED = {
     Admission.REFUSED: (JobState.REFUSED, EventKind.REFUSED),
     Admission.DEFERRED: (JobState.DEFERRED, EventKind.DEFERRED),
@@ -43,7 +53,12 @@ class OnChanged(Protocol):
 
 
 class Watch:
-    """Reads events; hands new jobs to `on_admitted` and changed ones to `on_changed`."""
+    """
+    Reads events; hands new jobs to `on_admitted` and changed ones to `on_changed`.
+
+    `open_of` says how many jobs of an owner are followed now. Those over its share are
+    deferred until half of them are closed, so that other owners' jobs are read meanwhile.
+    """
 
     def __init__(
         self,
@@ -53,12 +68,18 @@ class Watch:
         trust: TrustedWorkers,
         on_admitted: Callable[[OpenJob], None],
         on_changed: OnChanged,
+        open_of: Callable[[bytes], int],
     ) -> None:
         self._parts = parts
         self._policy = policy
         self._trust = trust
         self._on_admitted = on_admitted
         self._on_changed = on_changed
+        self._open_of = open_of
+        self._share = max(1, parts.settings.open_jobs // OWNERS_SHARE)
+        self._deciding: Counter[bytes] = Counter()  # admitted, and not handed on yet
+        self._crowded: set[bytes] = set()  # owners of whom jobs are over the share
+        self._is_readmitting = False
         block, index = parts.journal.cursor()
         self._cursor = Cursor(block=block, index=index)
         self._written_block = block
@@ -113,6 +134,7 @@ class Watch:
             self._parts.journal.write_page(changes)
         self._written_block = page.cursor.block
         self._usage.clear()
+        self._deciding.clear()
         for record, job, event in new:
             self._tell(record, event)
             if record.state is JobState.ADMITTED:
@@ -149,12 +171,23 @@ class Watch:
     def _apply_policy(self, record: JobRecord, job: Job) -> tuple[JobRecord, EventKind]:
         today = (self._parts.ledger.now() // DAY, record.owner)
         used = self._usage.get(today) or self._parts.journal.usage(*today)
-        refused = self._policy.decide(job, used=used)
+        refused = self._policy.decide(job, used=used) or self._crowding(record.owner)
         if refused is None:
+            self._deciding[record.owner] += 1
             self._usage[today] = Usage(jobs=used.jobs + 1, bytes=used.bytes + record.size)
             return replace(record, state=JobState.ADMITTED, code="", detail=""), EventKind.ADMITTED
         state, kind = _DECIDED[refused.decision]
         return replace(record, state=state, code=refused.code, detail=refused.detail), kind
+
+    def _crowding(self, owner: bytes) -> Refused | None:
+        if self._open_of(owner) + self._deciding[owner] < self._share:
+            return None
+        self._crowded.add(owner)
+        return Refused(
+            decision=Admission.DEFERRED,
+            code=OPEN_JOBS,
+            detail=f"{self._share} jobs of the owner are open, its share",
+        )
 
     def _tell(self, record: JobRecord, event: ServiceEvent) -> None:
         if event.kind is not EventKind.SUBMITTED:
@@ -162,16 +195,42 @@ class Watch:
         self._parts.emit(event)
 
     async def readmit(self) -> None:
-        """On a new day, decide again about the jobs that were deferred."""
+        """On a new day, and when an owner has room again, decide again about deferred jobs."""
         day = self._parts.ledger.now() // DAY
-        if day == self._readmitted_day:
+        is_new_day = day != self._readmitted_day
+        freed = self._freed()
+        if not is_new_day and not freed:
             return
+        self._crowded -= freed
+        self._is_readmitting = True
+        try:
+            await self._readmit_all(None if is_new_day else freed)
+        except ChainUnavailableError:
+            self._crowded |= freed
+            raise
+        finally:
+            self._is_readmitting = False
+        self._readmitted_day = day
+
+    async def _readmit_all(self, owners: set[bytes] | None) -> None:
+        """Decide again about all deferred jobs, or about those over the share of some owners."""
         after = 0
         while records := self._parts.journal.deferred_records(after=after, limit=100):
             after = records[-1].job_id
             for record in records:
-                await self._readmit(record)
-        self._readmitted_day = day
+                is_crowding = record.code == OPEN_JOBS
+                if is_crowding and self._crowding(record.owner) is not None:
+                    continue  # not worth asking the chain
+                if owners is None or (is_crowding and record.owner in owners):
+                    await self._readmit(record)
+
+    @property
+    def is_readmitting(self) -> bool:
+        """Whether deferred jobs are decided again now, or soon because an owner has room."""
+        return self._is_readmitting or bool(self._freed())
+
+    def _freed(self) -> set[bytes]:
+        return {owner for owner in self._crowded if self._open_of(owner) <= self._share // 2}
 
     async def _readmit(self, record: JobRecord) -> None:
         job = await self._parts.ledger.job(record.job_id)
@@ -190,6 +249,7 @@ class Watch:
                 )
             )
         self._usage.clear()
+        self._deciding.clear()
         if decided.state is JobState.ADMITTED:
             self._parts.emit(_event(EventKind.ADMITTED, decided))
             self._on_admitted(OpenJob(record=decided, job=None, needs_review=True))

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ChainUnavailableError, ConfigError
 from orchestrator.journal import JobState
 from orchestrator.metrics import EventKind
-from orchestrator.models import InlinePayload, JobOptions, JobStatus
+from orchestrator.models import InlinePayload, Job, JobOptions, JobStatus
 from orchestrator.service import AdmissionPolicy, OrchestratorSettings
+from orchestrator.service.ledger import Ledger
 from orchestrator.service.watch import Watch
 from tests.unit.service.world import ANYBODY, OTHER_OWNER, OWNER, QUICK, World
 
@@ -149,6 +150,25 @@ async def test_events_are_read_page_by_page_and_no_further_than_there_is_room(
 
     assert {world.status(job) for job in jobs} == {JobStatus.PROCESSED}
     assert max(rooms) == 4
+
+
+async def test_jobs_over_an_owners_share_come_also_when_the_chain_was_away(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = world.add_worker()
+    jobs = [world.submit(worker) for _ in range(3)]
+    read, away = Ledger.job, iter([True])
+
+    async def job(ledger: Ledger, job_id: int) -> Job | None:
+        if next(away, False):
+            raise ChainUnavailableError("away")
+        return await read(ledger, job_id)
+
+    monkeypatch.setattr(Ledger, "job", job)
+    await world.run(settings=replace(QUICK, open_jobs=4))
+
+    assert [event.detail for event in world.heard(EventKind.CHAIN_ERROR)] == ["away"]
+    assert {world.status(job_id) for job_id in jobs} == {JobStatus.PROCESSED}
 
 
 @pytest.mark.parametrize("name", ["jobs_per_day", "bytes_per_day"])

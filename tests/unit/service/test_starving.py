@@ -79,6 +79,25 @@ async def test_workers_that_never_end_leave_room_for_another_owners_job(
     assert world.status(job_id) is JobStatus.PROCESSED
 
 
+async def test_owner_with_many_open_jobs_leaves_room_for_another_owners(world: World) -> None:
+    """Four jobs are an owner's share of sixteen; the others of its jobs come when they are done."""
+    slow, honest = world.add_worker(Behaviour.NEVER), world.add_worker()
+    many = [world.submit(slow) for _ in range(20)]
+
+    async with working(world, replace(QUICK, open_jobs=16, lease_seconds=60)) as (at_work, journal):
+        job_id = world.submit(honest, owner=OTHER_OWNER)
+        await until(lambda: world.chain_done(job_id), seconds=3)
+        assert at_work.open_jobs == 4
+        for waiting in many[4:]:
+            record = world.record_of(journal, waiting)
+            assert (record.state, record.code) == (JobState.DEFERRED, "OpenJobs")
+        world.scripted[0].make_honest()
+        await until(lambda: all(world.chain_done(one) for one in many), seconds=20)
+
+    assert len(world.chain_events("JobProcessed")) == len(many) + 1
+    assert at_work._jobs._by_owner == {}
+
+
 async def cancel_at_slow_worker(world: World, count: int) -> list[JobId]:
     """Have jobs that are at the first worker cancelled."""
     scripted = world.scripted[0]
