@@ -5,9 +5,9 @@ A blob's name is the blake2-256 hash of its bytes. `get` checks it, whatever the
 Stores hold sealed bytes only; they need not be trusted with anything but keeping them.
 """
 
-from typing import Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
-__all__ = ["BlobStore"]
+__all__ = ["BlobStore", "OpenableBlobStore"]
 
 
 class BlobStore(Protocol):
@@ -33,4 +33,17 @@ class BlobStore(Protocol):
 
     def delete(self, digest: bytes) -> None:
         """Forget the blob; not an error when there is none."""
+        ...
+
+
+@runtime_checkable
+class OpenableBlobStore(BlobStore, Protocol):
+    """A store whose blobs can be read part by part, so that nobody need hold a whole one."""
+
+    def open(self, digest: bytes, *, max_bytes: int) -> BinaryIO:
+        """
+        Return a file of the bytes that hash to *digest*, checked, at its beginning.
+
+        Raises: what `get` raises.
+        """
         ...

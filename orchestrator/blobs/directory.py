@@ -6,9 +6,12 @@ half a blob, also after a power cut. Several processes can share a directory.
 """
 
 import contextlib
+import hashlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from orchestrator.encoding import blake2_256
 from orchestrator.errors import (
@@ -22,6 +25,7 @@ from orchestrator.errors import (
 __all__ = ["DirectoryBlobStore"]
 
 _DIGEST_BYTES = 32
+_CHUNK = 1 << 18
 
 
 class DirectoryBlobStore:
@@ -53,18 +57,30 @@ class DirectoryBlobStore:
     def get(self, digest: bytes, *, max_bytes: int) -> bytes:
         """Return the bytes that hash to *digest*, see `BlobStore.get`."""
         place = self._place(digest)
-        try:
-            with place.open("rb") as file:
-                data = file.read(max_bytes + 1)
-        except FileNotFoundError:
-            raise BlobNotFoundError(f"no blob {digest.hex()} in {self._path}") from None
-        except OSError as error:
-            raise BlobUnavailableError(_trouble(place, error)) from error
+        with self._trouble_at(place, digest), place.open("rb") as file:
+            data = file.read(max_bytes + 1)
         if len(data) > max_bytes:
             raise BlobTooLargeError(f"blob {digest.hex()} is longer than {max_bytes} bytes")
         if blake2_256(data) != digest:
             raise DigestMismatchError(f"{place} does not hold the bytes of its name")
         return data
+
+    def open(self, digest: bytes, *, max_bytes: int) -> BinaryIO:
+        """
+        Return a file of the bytes that hash to *digest*, see `OpenableBlobStore.open`.
+
+        The file stays what was checked: blobs are replaced by renaming, never written to.
+        """
+        place = self._place(digest)
+        with self._trouble_at(place, digest), contextlib.ExitStack() as on_failure:
+            file = on_failure.enter_context(place.open("rb"))
+            if os.fstat(file.fileno()).st_size > max_bytes:
+                raise BlobTooLargeError(f"blob {digest.hex()} is longer than {max_bytes} bytes")
+            if _hash(file) != digest:
+                raise DigestMismatchError(f"{place} does not hold the bytes of its name")
+            file.seek(0)
+            on_failure.pop_all()
+        return file
 
     def has(self, digest: bytes) -> bool:
         """Whether there is a file for *digest*; its bytes are checked by `get` alone."""
@@ -75,6 +91,15 @@ class DirectoryBlobStore:
         place = self._place(digest)
         try:
             place.unlink(missing_ok=True)
+        except OSError as error:
+            raise BlobUnavailableError(_trouble(place, error)) from error
+
+    @contextlib.contextmanager
+    def _trouble_at(self, place: Path, digest: bytes) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise BlobNotFoundError(f"no blob {digest.hex()} in {self._path}") from None
         except OSError as error:
             raise BlobUnavailableError(_trouble(place, error)) from error
 
@@ -112,6 +137,14 @@ class DirectoryBlobStore:
             _flush_folder(folder)
             if is_new_folder:
                 _flush_folder(self._path)
+
+
+def _hash(file: BinaryIO) -> bytes:
+    """`blake2_256` of a file, a part at a time."""
+    state = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    while part := file.read(_CHUNK):
+        state.update(part)
+    return state.digest()
 
 
 def _flush_folder(folder: Path) -> None:

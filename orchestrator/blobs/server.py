@@ -5,15 +5,18 @@ Blobs are sealed, so reading needs no token; who mounts these routes limits the 
 """
 
 import asyncio
+import io
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from typing import BinaryIO
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
-from orchestrator.blobs import BlobStore
+from orchestrator.blobs import BlobStore, OpenableBlobStore
 from orchestrator.encoding import blake2_256
 from orchestrator.errors import (
     BlobNotFoundError,
@@ -32,6 +35,12 @@ _HEADERS = {
     "x-content-type-options": "nosniff",
 }
 _BINARY = "application/octet-stream"
+_CHUNK = 65_536
+# Opening reads and hashes a whole blob in a thread; strangers must not keep all threads busy.
+_OPENING_AT_ONCE = 2
+# Blobs above a chunk that are being sent: each takes a file, or its whole length of memory.
+_SENDING_AT_ONCE = 256
+_SENDING_WHOLE_AT_ONCE = 32
 
 
 def parse_hash(text: str, name: str) -> bytes:
@@ -82,19 +91,6 @@ def blob_routes(
     Bytes that do not hash to their name are never stored, and never sent.
     """
 
-    async def get(request: Request) -> Response:
-        digest = parse_hash(request.path_params["hash"], "hash")
-        try:
-            data = await asyncio.to_thread(store.get, digest, max_bytes=max_bytes)
-        except (BlobNotFoundError, BlobTooLargeError):
-            return JSONResponse({"error": "no such blob"}, 404)
-        except DigestMismatchError:
-            return JSONResponse({"error": "the stored bytes are damaged"}, 404)
-        except BlobUnavailableError:
-            return JSONResponse({"error": "the blob store is not available"}, 503)
-        # For HEAD the server drops the body and keeps its length.
-        return Response(data, media_type=_BINARY, headers=_HEADERS)
-
     async def put(request: Request) -> Response:
         if authorize_put is None:
             return JSONResponse({"error": "blobs are read-only here"}, 405)
@@ -110,7 +106,84 @@ def blob_routes(
         return Response(status_code=201)
 
     path = "/v1/blobs/{hash}"
-    routes: list[BaseRoute] = [Route(path, get, methods=["GET"])]
+    routes: list[BaseRoute] = [Route(path, _Reading(store, max_bytes).get, methods=["GET"])]
     if authorize_put is not None:
         routes.append(Route(path, put, methods=["PUT"]))
     return routes
+
+
+class _Reading:
+    """Answers who reads; what is sent at once is limited, as is what it takes of memory."""
+
+    def __init__(self, store: BlobStore, max_bytes: int) -> None:
+        is_openable = isinstance(store, OpenableBlobStore)
+        self._store = store
+        self._max_bytes = max_bytes
+        self._opening = asyncio.Semaphore(_OPENING_AT_ONCE)
+        self._sending = asyncio.Semaphore(
+            _SENDING_AT_ONCE if is_openable else _SENDING_WHOLE_AT_ONCE
+        )
+
+    async def get(self, request: Request) -> Response:
+        digest = parse_hash(request.path_params["hash"], "hash")
+        try:
+            async with self._opening:
+                found = await asyncio.to_thread(_open, self._store, digest, self._max_bytes)
+        except (BlobNotFoundError, BlobTooLargeError):
+            return JSONResponse({"error": "no such blob"}, 404)
+        except DigestMismatchError:
+            return JSONResponse({"error": "the stored bytes are damaged"}, 404)
+        except BlobUnavailableError:
+            return JSONResponse({"error": "the blob store is not available"}, 503)
+        if isinstance(found, bytes):
+            # For HEAD the server drops the body and keeps its length.
+            return Response(found, media_type=_BINARY, headers=_HEADERS)
+        if self._sending.locked():
+            found.close()
+            retry = {"retry-after": "1"}
+            return JSONResponse({"error": "too many blobs are being sent"}, 503, retry)
+        return _BlobResponse(found, self._sending)
+
+
+def _open(store: BlobStore, digest: bytes, max_bytes: int) -> bytes | BinaryIO:
+    """Return the checked blob: its bytes when they are one chunk, else a file."""
+    if not isinstance(store, OpenableBlobStore):
+        data = store.get(digest, max_bytes=max_bytes)
+        return data if len(data) <= _CHUNK else io.BytesIO(data)
+    file = store.open(digest, max_bytes=max_bytes)
+    try:
+        if _length(file) > _CHUNK:
+            return file
+        with file:
+            return file.read()
+    except OSError as error:
+        file.close()
+        raise BlobUnavailableError(str(error)) from error
+
+
+def _length(file: BinaryIO) -> int:
+    length = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    return length
+
+
+class _BlobResponse(StreamingResponse):
+    """Sends *file* as fast as it is taken, and closes it; takes part in *sending* meanwhile."""
+
+    def __init__(self, file: BinaryIO, sending: asyncio.Semaphore) -> None:
+        headers = {**_HEADERS, "content-length": str(_length(file))}
+        super().__init__(self._parts(), media_type=_BINARY, headers=headers)
+        self._file = file
+        self._sending = sending
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._file:
+            if scope["method"] == "HEAD":
+                await Response(headers=self.headers)(scope, receive, send)
+                return
+            async with self._sending:
+                await super().__call__(scope, receive, send)
+
+    async def _parts(self) -> AsyncIterator[bytes]:
+        while part := await asyncio.to_thread(self._file.read, _CHUNK):
+            yield part
