@@ -22,12 +22,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--write", type=Path, metavar="FILE", help="also write the tables there")
     options = parser.parse_args()
-    machine = (
-        "# Measured by `make bench`\n\n"
-        + f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}."
-    )
-    written = [machine + "\n"]
+    cores = os.cpu_count()
+    machine = f"Python {platform.python_version()}, {cores} cores, {platform.machine()}."
     print(machine, end="\n\n")
+    written = [f"# Measured by `make bench`\n\n{machine}\n"]
     for table in _tables():
         text = table.markdown()
         print(text, flush=True)
