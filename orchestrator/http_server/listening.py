@@ -33,7 +33,7 @@ class Listen:
         if not 0 <= self.port <= 65_535:
             raise ConfigError(f"port: {self.port}, must be 0 to 65535")
         if (self.certificate is None) != (self.private_key is None):
-            raise ConfigError("certificate and private_key: one needs the other")
+            raise ConfigError("certificate and its key: one needs the other")
         for proxy in self.trusted_proxies:
             try:
                 ipaddress.ip_network(proxy)

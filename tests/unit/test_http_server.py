@@ -90,12 +90,52 @@ async def test_it_speaks_https_with_a_certificate(certificate: Listen) -> None:
     assert await ask(certificate, verify=context) == "https 127.0.0.1"
 
 
+async def test_a_handshake_that_does_not_come_ends_the_connection(
+    certificate: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.http_server.serving._HANDSHAKE_SECONDS", 0.2)
+    stop, urls = asyncio.Event(), asyncio.Queue[str]()
+    serving = asyncio.create_task(serve(APP, certificate, stop=stop, ready=urls.put_nowait))
+    url = httpx.URL(await urls.get())
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+
+    async with asyncio.timeout(10):
+        assert await reader.read() == b""
+
+    writer.close()
+    stop.set()
+    await serving
+
+
 async def test_a_certificate_that_is_none_is_a_wrong_setting(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("no certificate")
     listen = Listen(certificate=tmp_path / "x", private_key=tmp_path / "x")
 
     with pytest.raises(ConfigError, match="certificate"):
         await serve(APP, listen, stop=asyncio.Event())
+    with pytest.raises(ConfigError, match="certificate"):
+        require_usable(listen)
+
+
+def test_a_key_that_is_encrypted_is_refused_and_nobody_is_asked_for_its_password(
+    tmp_path: Path,
+) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -days 1 -subj /CN=x -passout pass:secret"
+    subprocess.run(
+        [*command.split(), "-keyout", str(key), "-out", str(certificate)],
+        check=True,
+        capture_output=True,
+    )
+
+    with pytest.raises(ConfigError, match=r"certificate\.pem"):
+        require_usable(Listen(certificate=certificate, private_key=key))
+
+
+@pytest.mark.parametrize("proxy", ["*", "proxy.example", "10.0.0.1/8", ""])
+def test_a_trusted_proxy_is_an_address_or_a_network(proxy: str) -> None:
+    with pytest.raises(ConfigError, match="trusted_proxies"):
+        Listen(trusted_proxies=("::1", "10.0.0.0/8", proxy))
 
 
 async def test_a_port_in_use_is_bad_input() -> None:
@@ -217,6 +257,14 @@ async def test_an_ipv6_network_is_one_peer() -> None:
     found = await statuses(limit, "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1", "192.0.2.1")
 
     assert found == [200, 429, 200, 200]
+
+
+async def test_an_ipv4_address_written_as_ipv6_is_a_peer_of_its_own() -> None:
+    limit = PeerRateLimit(ok, per_second=1, burst=1, clock=Clock())
+
+    found = await statuses(limit, "::ffff:192.0.2.1", "::ffff:192.0.2.2", "192.0.2.1")
+
+    assert found == [200, 200, 429]
 
 
 async def test_who_is_exempt_is_not_counted() -> None:
