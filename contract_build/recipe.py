@@ -23,7 +23,8 @@ from contract_build.inputs import ROOT
 __all__ = ["RUST_VERSION", "Canonical", "Debian", "Recipe", "RecipeError", "find_recipe"]
 
 RUST_VERSION = "1.95.0"
-# wasmi charges every byte of each function that is called: one large `call` costs more than it saves.
+# wasmi charges every byte of a function when it is first called: one large `call` would cost more
+# gas than it saves bytes.
 WASM_OPT_FLAGS = ("-Oz", "-ocimfs", "100", "--mvp-features", "--zero-filled-memory")
 CRATE = "phala_job_processor"
 
