@@ -3,10 +3,11 @@
 # on the path and an empty folder (else a temporary one).
 # Development only: keys without a passphrase, an embedded chain, a worker without a TEE.
 set -euo pipefail
+command -v phala-jobs >/dev/null || { echo "no phala-jobs on the path: . .venv/bin/activate" >&2; exit 2; }
 cd "${1:-$(mktemp -d)}"
 worker=127.0.0.1:${2:-8701} orchestrator=127.0.0.1:${3:-8700}
 export PHALA_JOBS_KEYS=keys PHALA_JOBS_KEYS_UNENCRYPTED=true PHALA_JOBS_CHAIN=local:chain.db
-trap 'kill $(jobs -p); wait' EXIT
+trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
 field() { sed -n "s/.*\"$1\": \"\(.*\)\".*/\1/p"; }
 until_listening() { until (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; do sleep 0.1; done; }
 
