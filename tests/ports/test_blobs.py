@@ -1,8 +1,12 @@
 """One suite for every blob store: they all keep the rules of the port."""
 
 import asyncio
+import contextlib
+import gc
 import os
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,6 +178,27 @@ def test_a_damaged_file_is_replaced_by_putting_it_again(tmp_path: Path) -> None:
         assert store.get(digest, max_bytes=5) == b"12345"
 
 
+def test_an_opened_blob_is_checked_and_stays_what_it_was(tmp_path: Path) -> None:
+    store = DirectoryBlobStore(tmp_path)
+    digest = store.put(b"12345")
+    place = tmp_path / digest.hex()[:2] / digest.hex()
+
+    with store.open(digest, max_bytes=5) as file:
+        store.delete(digest)
+        assert file.read() == b"12345"
+    with pytest.raises(BlobNotFoundError, match=digest.hex()):
+        store.open(digest, max_bytes=5)
+    place.write_bytes(b"54321")
+    with pytest.raises(DigestMismatchError):
+        store.open(digest, max_bytes=5)
+    with pytest.raises(BlobTooLargeError):
+        store.open(digest, max_bytes=4)
+    place.unlink()
+    place.mkdir()
+    with pytest.raises(BlobUnavailableError):
+        store.open(digest, max_bytes=5)
+
+
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = DirectoryBlobStore(tmp_path)
 
@@ -249,6 +274,50 @@ async def test_whether_a_faulty_server_has_a_blob_is_unknown(fault: HttpFault) -
         with pytest.raises(BlobUnavailableError):
             await asyncio.to_thread(store.has, MISSING)
         store.close()
+
+
+@pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\nx: "], ids=["status", "header"])
+def test_a_head_that_drips_ends_with_the_calls_time(start: bytes) -> None:
+    done = threading.Event()
+
+    def drip(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(start or b"H")
+            while not done.wait(0.05):
+                connection.sendall(b"a" if start else b"T")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=drip, args=[listening])
+        thread.start()
+        store = HttpBlobStore(f"http://127.0.0.1:{listening.getsockname()[1]}", timeout_seconds=0.5)
+        started = time.monotonic()
+        with pytest.raises(BlobUnavailableError):
+            store.get(MISSING, max_bytes=1)
+        took = time.monotonic() - started
+        store.close()
+        done.set()
+        thread.join()
+
+    assert took < 5
+
+
+def test_an_http_store_ends_its_thread_with_itself() -> None:
+    before = set(threading.enumerate())
+    closed, dropped = HttpBlobStore("http://127.0.0.1:9"), HttpBlobStore("http://127.0.0.1:9")
+    for store in (closed, dropped):
+        with pytest.raises(BlobUnavailableError):
+            store.has(MISSING)
+    made = set(threading.enumerate()) - before
+    assert len(made) == 2
+
+    closed.close()
+    del dropped, store
+    gc.collect()  # the errors knew it, too
+    for thread in made:
+        thread.join(10)
+
+    assert not any(thread.is_alive() for thread in made)
 
 
 def test_an_http_store_is_read_only() -> None:

@@ -219,6 +219,38 @@ async def test_tls_with_a_server_that_speaks_none_is_a_connect_error() -> None:
             await asking.get(url.replace("http://", "https://"))
 
 
+@pytest.mark.parametrize(
+    ("start", "more"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"x: y\r\n"),
+        (b"HTTP/1.1 200 OK\r\nx: ", b"y"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n", b"x: y\r\n"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx: ", b"y"),
+    ],
+    ids=["fields", "a field", "trailers", "a trailer"],
+)
+async def test_endless_fields_end_the_connection(start: bytes, more: bytes) -> None:
+    sent, ended = 0, asyncio.Event()
+
+    async def flood(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        with contextlib.suppress(OSError):
+            writer.write(start)
+            while True:
+                writer.write(more * (65_536 // len(more)))
+                await writer.drain()
+                sent += 65_536
+        ended.set()
+
+    server = await asyncio.start_server(flood, "127.0.0.1", 0)
+    async with server, client() as asking, asyncio.timeout(10):
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+            await asking.get(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        await ended.wait()
+
+    assert sent < 32 << 20  # what the sockets' buffers hold; it does not end by itself
+
+
 async def test_body_is_read_no_faster_than_it_is_taken() -> None:
     size = 16 * MAX_BUFFERED
     body = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + bytes(size)
