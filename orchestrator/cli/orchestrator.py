@@ -31,6 +31,9 @@ SETTINGS = (
     *SEND,
     "orchestrator_folder",
     "orchestrator_listen",
+    "orchestrator_certificate",
+    "orchestrator_certificate_key",
+    "orchestrator_trusted_proxies",
     "orchestrator_workers",
     "orchestrator_tokens",
     "orchestrator_owners",
@@ -53,7 +56,13 @@ def run(session: Session) -> None:
     from orchestrator.http_server import PeerRateLimit, parse_listen, require_usable
     from orchestrator.service import service_app
 
-    listen = parse_listen(session.settings.orchestrator_listen)
+    settings = session.settings
+    listen = parse_listen(
+        settings.orchestrator_listen,
+        certificate=settings.orchestrator_certificate,
+        private_key=settings.orchestrator_certificate_key,
+        trusted_proxies=settings.orchestrator_trusted_proxies,
+    )
     require_usable(listen)
     orchestrator, blobs, metrics = _build(session)
     application = PeerRateLimit(

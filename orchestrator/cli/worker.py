@@ -26,6 +26,9 @@ RUN = (
     "contract",
     "worker_folder",
     "worker_listen",
+    "worker_certificate",
+    "worker_certificate_key",
+    "worker_trusted_proxies",
     "worker_scheme",
     "worker_tasks",
     "worker_models",
@@ -94,7 +97,12 @@ def _settings(session: Session, *, unsafe_without_chain: bool, hold: str) -> "Wo
         raise InputError(f"worker.scheme: {settings.worker_scheme!r} is neither ecdsa nor sr25519")
     return WorkerSettings(
         folder=settings.worker_folder,
-        listen=parse_listen(settings.worker_listen),
+        listen=parse_listen(
+            settings.worker_listen,
+            certificate=settings.worker_certificate,
+            private_key=settings.worker_certificate_key,
+            trusted_proxies=settings.worker_trusted_proxies,
+        ),
         scheme=schemes[settings.worker_scheme],
         version=program_version(),
         contract=None if unsafe_without_chain else session.contract,

@@ -112,6 +112,30 @@ class Settings:
     worker_listen: Annotated[
         str, Described(text="Address and port to listen on; port 0 takes a free one.")
     ] = "127.0.0.1:9301"
+    worker_certificate: Annotated[
+        Path | None,
+        Described(
+            text="Certificate, with its chain, in PEM: the worker is reached over https.",
+            example="/etc/phala-jobs/certificate.pem",
+        ),
+    ] = None
+    worker_certificate_key: Annotated[
+        Path | None,
+        Described(
+            text="File with the certificate's private key, in PEM, unencrypted.",
+            example="/run/secrets/certificate-key.pem",
+        ),
+    ] = None
+    worker_trusted_proxies: Annotated[
+        tuple[str, ...],
+        Described(
+            text=(
+                "Addresses or networks of proxies in front, whose X-Forwarded-For and"
+                " X-Forwarded-Proto are believed."
+            ),
+            example="127.0.0.1",
+        ),
+    ] = ()
     worker_scheme: Annotated[
         str, Described(text="Scheme of the signing key made on the first start: ecdsa or sr25519.")
     ] = "ecdsa"
@@ -140,6 +164,30 @@ class Settings:
             text="Address and port to serve sealed results and metrics on; port 0 takes a free one."
         ),
     ] = "127.0.0.1:9400"
+    orchestrator_certificate: Annotated[
+        Path | None,
+        Described(
+            text="Certificate, with its chain, in PEM: results are served over https.",
+            example="/etc/phala-jobs/certificate.pem",
+        ),
+    ] = None
+    orchestrator_certificate_key: Annotated[
+        Path | None,
+        Described(
+            text="File with the certificate's private key, in PEM, unencrypted.",
+            example="/run/secrets/certificate-key.pem",
+        ),
+    ] = None
+    orchestrator_trusted_proxies: Annotated[
+        tuple[str, ...],
+        Described(
+            text=(
+                "Addresses or networks of proxies in front, whose X-Forwarded-For and"
+                " X-Forwarded-Proto are believed."
+            ),
+            example="127.0.0.1",
+        ),
+    ] = ()
     orchestrator_workers: Annotated[
         tuple[int, ...],
         Described(

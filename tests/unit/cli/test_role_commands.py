@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -35,13 +36,15 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _meanwhile(url: str, what: Callable[[], None]) -> Iterator[list[BaseException]]:
+def _meanwhile(
+    url: str, what: Callable[[], None], *, verify: ssl.SSLContext | bool = True
+) -> Iterator[list[BaseException]]:
     """Do *what* once *url* answers, then end this process's server as Ctrl-C does."""
     troubles: list[BaseException] = []
 
     def act() -> None:
         try:
-            _wait_for(url)
+            _wait_for(url, verify)
             what()
         except BaseException as error:  # noqa: BLE001  # told to the test, which is another thread
             troubles.append(error)
@@ -56,11 +59,11 @@ def _meanwhile(url: str, what: Callable[[], None]) -> Iterator[list[BaseExceptio
         thread.join()
 
 
-def _wait_for(url: str) -> None:
+def _wait_for(url: str, verify: ssl.SSLContext | bool) -> None:
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.TransportError):
-            httpx.get(url + "/healthz", trust_env=False)
+            httpx.get(url + "/healthz", trust_env=False, verify=verify)
             return
         time.sleep(0.02)
     raise TimeoutError(url)
@@ -230,6 +233,79 @@ def test_a_port_in_use_is_named_and_nothing_is_written(
     assert ran.exit_code == 2
     assert f"listen: port {port} of 127.0.0.1 is in use" in ran.stderr
     assert not (tmp_path / "role").exists()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 and its key."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1"
+    subprocess.run(
+        [
+            *command.split(),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key
+
+
+@pytest.mark.parametrize(
+    ("role", "more"), [("worker", "--unsafe-without-chain"), ("orchestrator", "--owners=any")]
+)
+def test_with_a_certificate_it_speaks_https(
+    run: Run, world: World, tmp_path: Path, certificate: tuple[Path, Path], role: str, more: str
+) -> None:
+    url = f"https://127.0.0.1:{_free_port()}"
+    trusting = ssl.create_default_context(cafile=certificate[0])
+
+    with _meanwhile(url, lambda: None, verify=trusting) as troubles:
+        ran = run(
+            *(role, "run", more, "--folder", tmp_path / "role", "--json"),
+            *("--listen", url.removeprefix("https://")),
+            *("--certificate", certificate[0], "--certificate-key", certificate[1]),
+        )
+
+    assert troubles == []
+    assert ran.document["listening"] == url
+
+
+@pytest.mark.parametrize("role", ["worker", "orchestrator"])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--certificate", "one needs the other"), ("--trusted-proxies", "trusted_proxies: 'here'")],
+)
+def test_what_https_or_a_proxy_lacks_is_named_and_nothing_is_written(
+    run: Run, world: World, tmp_path: Path, role: str, option: str, message: str
+) -> None:
+    ran = run(role, "run", option, "here", "--folder", tmp_path / "role")
+
+    assert ran.exit_code == 2
+    assert message in ran.stderr
+    assert not (tmp_path / "role").exists()
+
+
+def test_a_trusted_proxy_says_who_asks(run: Run, world: World, tmp_path: Path) -> None:
+    """From another machine a token would be accepted over https alone; a proxy speaks for it."""
+    url = f"http://127.0.0.1:{_free_port()}"
+    headers = {"authorization": "Bearer none", "x-forwarded-for": "203.0.113.5"}
+    seen: list[int] = []
+
+    def ask() -> None:
+        answer = httpx.put(f"{url}/v1/blobs/{'0' * 64}", headers=headers, trust_env=False)
+        seen.append(answer.status_code)
+
+    for proxies in ((), ("--trusted-proxies", "127.0.0.1")):
+        with _meanwhile(url, ask) as troubles:
+            run(
+                *("worker", "run", "--unsafe-without-chain", "--folder", tmp_path / "worker"),
+                *("--listen", url.removeprefix("http://"), *proxies),
+            )
+        assert troubles == []
+
+    assert seen == [401, 403]
 
 
 class TestOrchestrator:
