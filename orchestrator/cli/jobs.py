@@ -8,7 +8,7 @@ import typer
 from orchestrator.cli.access import READ, SEND
 from orchestrator.cli.attestations import attestation_of, save_attestation_file
 from orchestrator.cli.command import command
-from orchestrator.cli.errors import ExitCode, error_message
+from orchestrator.cli.errors import ExitCode, error_code, error_message, exit_code
 from orchestrator.cli.output import Document, JsonValue, to_json
 from orchestrator.cli.results import show_output
 from orchestrator.cli.session import Session
@@ -57,7 +57,12 @@ def submit(
         str, typer.Option(metavar="DURATION", help="How long to wait at most.")
     ] = "10m",
 ) -> None:
-    """Seal a file to workers and submit it. Repeating it after a failure makes no second job."""
+    """
+    Seal a file to workers and submit it.
+
+    After a crash the same command finishes it; give --key to be safe always. With --wait the exit
+    code tells how the job ended: 0 processed, 1 failed, cancelled or expired, 3 not ended yet.
+    """
     from orchestrator.models import TaskInput
 
     content = read_input("input", data, max_bytes=MAX_INPUT_BYTES)
@@ -65,14 +70,42 @@ def submit(
     task_input = TaskInput(
         task=task, input=content, parameters=parse_task_parameters(parameter or ())
     )
+    client = session.client  # before the spinner, which would hide the question for a passphrase
     with session.output.progress("Sealing and submitting"):
-        job_id = session.client.submit(task_input, workers=worker or None, ttl_ms=ttl_ms, key=key)
+        job_id = client.submit(task_input, workers=worker or None, ttl_ms=ttl_ms, key=key)
     document: dict[str, JsonValue] = {"job_id": job_id}
     if wait:
-        with session.output.progress(f"Waiting for job {job_id}"):
-            ended = session.client.wait(job_id, timeout_seconds=timeout_ms / 1_000)
-        document["status"] = ended.value
+        document["status"] = _wait(session, job_id, timeout_ms, has_key=key is not None)
     session.output.result(document)
+
+
+def _wait(session: Session, job_id: int, timeout_ms: int, *, has_key: bool) -> str:
+    """The status that the job ended with; ends the command unless that is success."""
+    from orchestrator.errors import JobStateError, WaitTimeoutError
+    from orchestrator.models import JobStatus
+
+    client = session.client
+    try:
+        with session.output.progress(f"Waiting for job {job_id}"):
+            ended = client.wait(job_id, timeout_seconds=timeout_ms / 1_000)
+    except WaitTimeoutError as error:
+        again = "waits for it again" if has_key else "makes another job"
+        message = f"{error}: phala-jobs status {job_id} (submitting again {again})"
+        session.output.error(error_code(error), message, job_id=job_id)
+        raise typer.Exit(exit_code(error)) from None
+    except JobStateError as error:
+        session.output.error(error_code(error), error_message(error), job_id=job_id)
+        raise typer.Exit(exit_code(error)) from None
+    endings = {
+        JobStatus.FAILED: f"failed; phala-jobs result {job_id} shows why",
+        JobStatus.CANCELLED: "was cancelled",
+        JobStatus.EXPIRED: "expired: nobody attested it before its deadline",
+    }
+    if ended in endings:
+        message = f"job {job_id} {endings[ended]}"
+        session.output.error(f"Job{ended.value}", message, job_id=job_id, status=ended.value)
+        raise typer.Exit(ExitCode.REFUSED)
+    return ended.value
 
 
 def list_jobs(
@@ -87,12 +120,13 @@ def list_jobs(
     """List one's own jobs, as this machine's list and the chain know them."""
     from orchestrator.errors import ContractError
 
+    client = session.client
     if rebuild:
         with session.output.progress("Rebuilding the list from the chain"):
-            session.client.rebuild()
+            client.rebuild()
     if resume:
         with session.output.progress("Finishing interrupted submissions"):
-            outcomes = session.client.resume()
+            outcomes = client.resume()
         for refusal in (outcome for outcome in outcomes if isinstance(outcome, ContractError)):
             session.output.say(f"a submission was given up: {refusal}")
     rows: list[Document] = [
@@ -103,9 +137,9 @@ def list_jobs(
             "workers": list(job.workers),
             "created_at": job.created_at,
         }
-        for job in session.client.jobs()
+        for job in client.jobs()
     ]
-    unfinished = session.client.unfinished()
+    unfinished = client.unfinished()
     if unfinished:
         session.output.say(f"{len(unfinished)} submissions are unfinished: jobs --resume")
     session.output.rows("jobs", rows, unfinished=len(unfinished))
@@ -188,9 +222,10 @@ def result(
     from orchestrator.client import JobFailedError
     from orchestrator.keystore.private_files import write_new_file
 
+    client = session.client
     try:
         with session.output.progress(f"Fetching and checking the result of job {job}"):
-            opened = session.client.result(job, accept_revoked_worker=accept_revoked)
+            opened = client.result(job, accept_revoked_worker=accept_revoked)
     except JobFailedError as error:
         _report_failures(session, error)
         raise typer.Exit(ExitCode.REFUSED) from None
@@ -232,8 +267,9 @@ def _report_failures(session: Session, error: "JobFailedError") -> None:
 
 def cancel(session: Session, job: JobArgument) -> None:
     """Withdraw one's own job."""
+    client = session.client
     with session.output.progress(f"Cancelling job {job}"):
-        session.client.cancel(job)
+        client.cancel(job)
     session.output.result({"job_id": job, "status": "Cancelled"})
 
 
@@ -245,8 +281,9 @@ def expire(session: Session, job: JobArgument) -> None:
 
 def purge(session: Session, job: JobArgument) -> None:
     """Remove one's own ended job from the chain; its deposit comes back."""
+    client = session.client
     with session.output.progress(f"Purging job {job}"):
-        session.client.purge(job)
+        client.purge(job)
     session.output.result({"job_id": job, "purged": True})
 
 

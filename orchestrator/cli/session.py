@@ -197,5 +197,6 @@ class Session:
 
     def send(self, call: "ContractCall[T]", what: str) -> "Receipt[T]":
         """Make a call, with progress; it returns once it is finalized."""
+        signer = self.signer  # before the spinner, which would hide the question for a passphrase
         with self.output.progress(what):
-            return self.chain.call(call, signer=self.signer)
+            return self.chain.call(call, signer=signer)

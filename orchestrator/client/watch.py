@@ -61,9 +61,9 @@ class Watch:
                 trouble = error
             waited = (self._clock() - started) / 1_000
             if waited >= timeout_seconds:
-                shown = status.value if status else "not known"
+                shown = f"is still {status.value}" if status else "is in a status that is not known"
                 raise WaitTimeoutError(
-                    f"job {job_id}: {shown} after {timeout_seconds} seconds"
+                    f"job {job_id} {shown} after {timeout_seconds:g} s; it goes on"
                 ) from trouble
             pause = min(pause, max(timeout_seconds - waited, 0.001))
             yield WaitProgress(

@@ -1,6 +1,7 @@
 """`submit`, `jobs`, `status`, `result`, `cancel`, `expire`, `purge`, `verify`."""
 
 import base64
+import contextlib
 import json
 import socket
 from pathlib import Path
@@ -8,8 +9,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.chain.embedded import EmbeddedChain
+from orchestrator.cli import secrets
+from orchestrator.cli.output import Output
+from orchestrator.cli.session import Session
 from orchestrator.encoding import blake2_256
 from orchestrator.errors import ChainUnavailableError
+from orchestrator.keystore import Identity
 from orchestrator.models import AttestationStatus
 
 from .conftest import Run
@@ -95,6 +100,91 @@ def test_a_wait_that_ends_first_could_not_tell(run: Run, owner: World, data: Pat
 
     assert ran.exit_code == 3
     assert ran.document["error"] == "WaitTimeoutError"
+    assert ran.document["job_id"] == 1
+    assert ran.document["message"] == (
+        "job 1 is still Submitted after 0.01 s; it goes on: phala-jobs status 1"
+        " (submitting again makes another job)"
+    )
+
+
+def test_a_wait_under_a_key_can_be_taken_up_again(run: Run, owner: World, data: Path) -> None:
+    ran = run("submit", "echo", data, "--key", "mine", "--wait", "--timeout", "10ms")
+
+    assert ran.exit_code == 3
+    assert "(submitting again waits for it again)" in ran.stderr
+
+
+def test_a_job_that_failed_ends_the_wait_as_refused(run: Run, owner: World, data: Path) -> None:
+    words = ("submit", "echo", data, "--worker", 1, "--key", "mine", "--wait")
+    run(*words, "--timeout", "10ms")
+    owner.fail(1, worker=1, code="BadInput", message="row 1")
+
+    as_json, as_text = run(*words, "--json"), run(*words)
+
+    assert (as_json.exit_code, as_text.exit_code) == (1, 1)
+    assert as_text.stderr.endswith("error: job 1 failed; phala-jobs result 1 shows why\n")
+    assert as_text.stdout == ""
+    assert as_json.document == {
+        "error": "JobFailed",
+        "message": "job 1 failed; phala-jobs result 1 shows why",
+        "job_id": 1,
+        "status": "Failed",
+    }
+
+
+def test_a_job_that_was_cancelled_or_expired_ends_the_wait_as_refused(
+    run: Run, owner: World, data: Path
+) -> None:
+    words = [("submit", "echo", data, "--ttl", "60s", "--key", key) for key in ("a", "b", "c")]
+    for submission in words:
+        assert run(*submission).exit_code == 0
+    run("cancel", 1)
+    with owner.chain() as chain:
+        chain.advance_time(61_000)
+    run("expire", 2)
+
+    cancelled, expired, late = (run(*submission, "--wait", "--json") for submission in words)
+
+    assert (cancelled.exit_code, cancelled.document["error"]) == (1, "JobCancelled")
+    assert (expired.exit_code, expired.document["error"]) == (1, "JobExpired")
+    assert (late.exit_code, late.document["error"]) == (1, "DeadlinePassed")
+    assert [ran.document["job_id"] for ran in (cancelled, expired, late)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("submit", "echo", "-"),
+        ("jobs", "--rebuild"),
+        ("jobs", "--resume"),
+        ("result", "1"),
+        ("cancel", "1"),
+        ("expire", "1"),
+        ("purge", "1"),
+        ("mode", "set", "Halted"),
+    ],
+)
+def test_the_key_is_unlocked_before_a_spinner_could_hide_the_question(
+    run: Run, owner: World, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    steps: list[str] = []
+    progress, load = Output.progress, secrets.load_identity
+
+    def noted(output: Output, text: str) -> contextlib.AbstractContextManager[None]:
+        steps.append("progress")
+        return progress(output, text)
+
+    def unlock(session: Session) -> Identity:
+        steps.append("unlock")
+        return load(session)
+
+    monkeypatch.delenv("PHALA_JOBS_ACCOUNT_FILE")
+    monkeypatch.setattr(Output, "progress", noted)
+    monkeypatch.setattr(secrets, "load_identity", unlock)
+
+    run(*words, stdin=b"x")
+
+    assert steps[:2] == ["unlock", "progress"]
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ class TestWait:
         job_id = client.submit(task)
         started = world.clock.now
 
-        with pytest.raises(WaitTimeoutError, match=r"job 1: Submitted after 30 seconds"):
+        with pytest.raises(WaitTimeoutError, match=r"job 1 is still Submitted after 30 s"):
             client.wait(job_id, timeout_seconds=30)
 
         assert 30_000 <= world.clock.now - started <= 30_010
@@ -95,7 +95,7 @@ class TestWait:
 
         monkeypatch.setattr(world.chain.inside, "finalized_head", away)
 
-        with pytest.raises(WaitTimeoutError, match="not known after 5 seconds") as error:
+        with pytest.raises(WaitTimeoutError, match="not known after 5 s") as error:
             client.wait(job_id, timeout_seconds=5)
 
         assert isinstance(error.value.__cause__, ChainUnavailableError)
