@@ -9,6 +9,7 @@ job's facts in the file are those that the contract stores.
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum
 
 from orchestrator.attestation.statement import verify_completion_signature
@@ -166,7 +167,7 @@ def _check_job(file: AttestationFile) -> Check:
         and (status is JobStatus.PROCESSED) is (processed_at is not None)
         and file.completion.job_id == file.job.job_id,
         f"job {file.job.job_id} is {status.value}"
-        + ("" if processed_at is None else f", processed {processed_at}")
+        + ("" if processed_at is None else f", processed {_utc(processed_at)}")
         + f", the statement says {outcome.name.lower()} about job {file.completion.job_id}",
     )
 
@@ -191,9 +192,10 @@ def _check_times(file: AttestationFile) -> Check:
         and proof.started_at >= file.job.created_at - _MAX_CLOCK_SKEW
         and -_MAX_CLOCK_SKEW <= file.recorded_at - proof.issued_at <= _MAX_ATTESTATION_AGE
         and (processed_at is None or processed_at >= file.recorded_at),
-        f"made {file.job.created_at}, started {proof.started_at}, finished {proof.finished_at}, "
-        f"issued {proof.issued_at}, recorded {file.recorded_at}"
-        + ("" if processed_at is None else f", processed {processed_at}"),
+        f"made {_utc(file.job.created_at)}, started {_utc(proof.started_at)}, "
+        f"finished {_utc(proof.finished_at)}, issued {_utc(proof.issued_at)}, "
+        f"recorded {_utc(file.recorded_at)}"
+        + ("" if processed_at is None else f", processed {_utc(processed_at)}"),
     )
 
 
@@ -202,7 +204,7 @@ def _check_recorded(file: AttestationFile) -> Check:
     return _check(
         "recorded in time",
         first <= file.recorded_at <= last,
-        f"recorded {file.recorded_at}, allowed from {first} to {last}",
+        f"recorded {_utc(file.recorded_at)}, allowed from {_utc(first)} to {_utc(last)}",
     )
 
 
@@ -238,6 +240,15 @@ def _check_result(file: AttestationFile, result: bytes | None) -> Check:
         return _not_checked(name, "no result was given")
     digest = blake2_256(result)
     return _check(name, digest == file.completion.result_hash, f"hashes to {digest.hex()}")
+
+
+def _utc(ms: int) -> str:
+    """A time for people, to the millisecond; one beyond the calendar as its milliseconds."""
+    try:
+        moment = datetime.fromtimestamp(ms // 1_000, tz=UTC)
+    except (OverflowError, ValueError, OSError):
+        return f"{ms} ms"
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{ms % 1_000:03} UTC"
 
 
 def _check(name: str, passed: bool, detail: str) -> Check:  # noqa: FBT001 - private, reads as a row

@@ -10,10 +10,10 @@ import typer
 from orchestrator.cli.access import READ
 from orchestrator.cli.attestations import attestation_of
 from orchestrator.cli.command import command
-from orchestrator.cli.output import Document, to_json
+from orchestrator.cli.errors import ExitCode
+from orchestrator.cli.output import Document, JsonValue, to_json
 from orchestrator.cli.session import Session
 from orchestrator.cli.values import parse_public_key, read_input
-from orchestrator.errors import RefusedError
 
 if TYPE_CHECKING:
     from orchestrator.attestation import AttestationFile, Check, CheckOutcome
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 1 << 20
 MAX_RESULT_BYTES = 20 << 20
+PURGED = "the contract no longer has this job, it was purged"
+NO_KEY = "no key was named: give --accept-key (workers list shows them) or --against-chain"
 
 
 def verify(
@@ -46,18 +48,23 @@ def verify(
     """
     Check that a worker signed a job's result: offline from a file, or against the chain.
 
-    Without --accept-key or the chain, anybody's own key passes, and nothing is called verified.
+    Without --accept-key or the chain anybody's own key passes the checks: then nothing is called
+    verified, and the exit code is 3.
     """
     keys = None if not accept_key else [parse_public_key("accept_key", text) for text in accept_key]
     sealed = None if result is None else read_input("result", result, max_bytes=MAX_RESULT_BYTES)
     if target.isdecimal() and not Path(target).exists():
         file = attestation_of(session, int(target))
-        keys = [file.worker.signing_key] if keys is None else keys
-        is_on_chain = True
+        checks = _offline(file, [file.worker.signing_key] if keys is None else keys, sealed)
+        if keys is None:
+            listed = f"the key that the contract lists for worker {file.worker.worker}"
+            checks = _detailed(checks, "accepted key", listed)
+        compared = True
     else:
         file = _load(Path(target))
-        is_on_chain = against_chain
-    _report(session, file, _checks(session, file, keys, sealed, is_on_chain=is_on_chain))
+        checks = _offline(file, keys, sealed)
+        compared = against_chain
+    _report(session, file, _with_chain(session, file, checks) if compared else checks, compared)
 
 
 def declare(app: typer.Typer) -> None:
@@ -71,27 +78,53 @@ def _load(path: Path) -> "AttestationFile":
     return load_attestation_file(read_input("file", path, max_bytes=MAX_FILE_BYTES))
 
 
-def _checks(
-    session: Session,
-    file: "AttestationFile",
-    keys: "Sequence[PublicKey] | None",
-    sealed: bytes | None,
-    *,
-    is_on_chain: bool,
+def _offline(
+    file: "AttestationFile", keys: "Sequence[PublicKey] | None", sealed: bytes | None
 ) -> "list[Check]":
-    """The checks that need no chain, and with one those that do."""
-    from orchestrator.attestation import verify_attestation_file
+    """The checks that need no chain; a file that --result names wrongly is told what it takes."""
+    from orchestrator.attestation import CheckOutcome, verify_attestation_file
 
     checks = verify_attestation_file(file, accepted_keys=keys, result=sealed)
-    if not is_on_chain:
-        return checks
-    answers = dict([_compare_facts(session, file), _ask_today(session, file)])
+    if any(check.name == "result" and check.outcome is CheckOutcome.FAILED for check in checks):
+        wrong = "is not the sealed result of this job; --result takes the file of result --sealed"
+        return _detailed(checks, "result", wrong)
+    return checks
+
+
+def _detailed(checks: "Sequence[Check]", name: str, detail: str) -> "list[Check]":
+    return [replace(check, detail=detail) if check.name == name else check for check in checks]
+
+
+def _with_chain(
+    session: Session, file: "AttestationFile", checks: "Sequence[Check]"
+) -> "list[Check]":
+    """*checks*, those that only a chain can answer answered by it."""
+    answers = _ask_about_gone(session, file)
+    if answers is None:
+        answers = dict([_compare_facts(session, file), _ask_today(session, file)])
     return [
         replace(check, outcome=answers[check.name][0], detail=answers[check.name][1])
         if check.name in answers
         else check
         for check in checks
     ]
+
+
+def _ask_about_gone(
+    session: Session, file: "AttestationFile"
+) -> "dict[str, tuple[CheckOutcome, str]] | None":
+    """What can be said of a job that the contract does not have; `None` when it has it."""
+    from orchestrator.attestation import CheckOutcome
+
+    chain, processor, facts = session.chain, session.processor, "facts on the chain"
+    if (file.genesis_hash, file.contract) != (chain.genesis_hash, session.contract):
+        return {facts: (CheckOutcome.FAILED, "the file is of another chain or contract")}
+    if chain.read(processor.get_job(file.job.job_id)) is not None:
+        return None
+    if file.job.job_id > chain.read(processor.get_job_counter()):
+        return {facts: (CheckOutcome.FAILED, "the contract never had this job")}
+    purged = (CheckOutcome.NOT_CHECKED, "not checked: the job was purged")
+    return {facts: purged, "trusted today": purged}
 
 
 def _compare_facts(
@@ -123,42 +156,60 @@ def _ask_today(session: Session, file: "AttestationFile") -> "tuple[str, tuple[C
     return "trusted today", (outcome, f"the contract says {status.value}")
 
 
-def _report(session: Session, file: "AttestationFile", checks: "Sequence[Check]") -> None:
-    """Print the checks; refuse with the first that failed."""
-    from orchestrator.attestation import CheckOutcome, is_accepted
+def _report(
+    session: Session,
+    file: "AttestationFile",
+    checks: "Sequence[Check]",
+    compared: bool,
+) -> None:
+    """Print the checks; the command ends with 1 when one failed, with 3 when one is missing."""
+    from orchestrator.attestation import CheckOutcome
 
+    outcomes = {check.name: check.outcome for check in checks}
+    is_on_chain = outcomes["facts on the chain"] is CheckOutcome.PASSED
+    is_known = is_on_chain or outcomes["accepted key"] is CheckOutcome.PASSED
+    failed = [check for check in checks if check.outcome is CheckOutcome.FAILED]
+    refusal: tuple[str, str, ExitCode] | None = None
+    if failed:
+        reasons = "; ".join(f"{check.name}: {check.detail}" for check in failed)
+        refusal = ("NotVerified", f"NotVerified: {reasons}", ExitCode.REFUSED)
+    elif compared and not is_on_chain:
+        refusal = ("JobPurged", f"could not tell: {PURGED}", ExitCode.UNKNOWN)
+    elif not is_known:
+        refusal = ("KeyNotCompared", f"could not tell: {NO_KEY}", ExitCode.UNKNOWN)
+    _print_checks(session, file, checks, is_known=is_known, refusal=refusal)
+    if not failed:
+        unproven = "; not signed, so not proven offline: owner, times of the job, status"
+        session.output.say(
+            f"job {file.job.job_id}: worker {file.worker.worker} signed this result"
+            + ("" if is_known else "; its key was not compared with any that you accept")
+            + ("" if is_on_chain else unproven)
+        )
+    if refusal is not None:
+        raise typer.Exit(refusal[2])
+
+
+def _print_checks(
+    session: Session,
+    file: "AttestationFile",
+    checks: "Sequence[Check]",
+    *,
+    is_known: bool,
+    refusal: tuple[str, str, "ExitCode"] | None,
+) -> None:
+    """Print all checks, also those of a file that is refused."""
     rows: list[Document] = [
         {"check": check.name, "outcome": check.outcome.value, "detail": check.detail}
         for check in checks
     ]
-    failed = [check for check in checks if check.outcome is CheckOutcome.FAILED]
-    is_known = _is_key_known(checks)
-    if not (session.output.as_json and failed):
-        session.output.rows(
-            "checks",
-            rows,
-            verified=is_accepted(checks) and is_known,
-            key_accepted=is_known,
-            job_id=file.job.job_id,
-            worker=file.worker.worker,
-            signing_key=to_json(file.worker.signing_key.key),
-        )
-    if failed:
-        raise RefusedError(
-            "NotVerified", "; ".join(f"{check.name}: {check.detail}" for check in failed)
-        )
-    session.output.say(
-        f"job {file.job.job_id}: worker {file.worker.worker} signed this result"
-        + ("" if is_known else "; its key was not compared with any that you accept")
-    )
-
-
-def _is_key_known(checks: "Sequence[Check]") -> bool:
-    """Whether the key that signed was named as accepted, or is the one that the chain recorded."""
-    from orchestrator.attestation import CheckOutcome
-
-    return any(
-        check.name in ("accepted key", "facts on the chain")
-        and check.outcome is CheckOutcome.PASSED
-        for check in checks
-    )
+    facts: dict[str, JsonValue] = {
+        "verified": refusal is None,
+        "key_accepted": is_known,
+        "job_id": file.job.job_id,
+        "worker": file.worker.worker,
+        "signing_key": to_json(file.worker.signing_key.key),
+    }
+    if refusal is None or not session.output.as_json:
+        session.output.rows("checks", rows, columns=None, **facts)
+    if refusal is not None:
+        session.output.error(refusal[0], refusal[1], checks=rows, **facts)

@@ -84,6 +84,19 @@ def _not_checked(file: AttestationFile, **arguments: object) -> set[str]:
     return {check.name for check in checks if check.outcome is CheckOutcome.NOT_CHECKED}
 
 
+@pytest.mark.parametrize(
+    ("recorded_at", "text"),
+    [
+        (1_795_262_148_032, "recorded 2026-11-21 11:55:48.032 UTC, allowed from "),
+        (2**63, "recorded 9223372036854775808 ms, allowed from "),
+    ],
+)
+def test_times_are_shown_as_dates(recorded_at: int, text: str) -> None:
+    checks = verify_attestation_file(replace(_file(SIGNERS[0]), recorded_at=recorded_at))
+
+    assert next(c.detail for c in checks if c.name == "recorded in time").startswith(text)
+
+
 @each_signer
 def test_a_file_says_what_it_can_not_prove(signer: Signer) -> None:
     file = _file(signer)

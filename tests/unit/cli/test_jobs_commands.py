@@ -445,16 +445,20 @@ class TestVerify:
         assert outcomes["result"] == "passed"
         assert outcomes["trusted today"] == "not checked"
         assert "not compared" not in ran.stderr
+        assert ran.stderr.endswith(
+            "; not signed, so not proven offline: owner, times of the job, status\n"
+        )
 
-    def test_without_accepted_keys_it_says_that_none_were_compared(
-        self, run: Run, finished: Path
-    ) -> None:
+    def test_without_accepted_keys_it_could_not_tell(self, run: Run, finished: Path) -> None:
         ran = run("verify", finished)
         as_json = run("verify", finished, "--json")
 
-        assert ran.exit_code == 0
+        assert ran.exit_code == 3
         assert "not compared with any that you accept" in ran.stderr
-        assert as_json.exit_code == 0
+        assert "signature" in ran.stdout
+        assert as_json.exit_code == 3
+        assert as_json.document["error"] == "KeyNotCompared"
+        assert "give --accept-key" in as_json.document["message"]
         assert as_json.document["key_accepted"] is False
         assert as_json.document["verified"] is False, "anybody can make a key and sign with it"
 
@@ -468,6 +472,9 @@ class TestVerify:
         assert ran.exit_code == 1
         assert ran.document["error"] == "NotVerified"
         assert "accepted key" in ran.document["message"]
+        outcomes = {check["check"]: check["outcome"] for check in ran.document["checks"]}
+        assert (outcomes["accepted key"], outcomes["signature"]) == ("failed", "passed")
+        assert (ran.document["verified"], ran.document["key_accepted"]) == (False, False)
 
     def test_another_result_is_refused(self, run: Run, finished: Path, tmp_path: Path) -> None:
         other = tmp_path / "other"
@@ -477,9 +484,13 @@ class TestVerify:
 
         assert ran.exit_code == 1
         assert "failed" in ran.stdout
-        assert "NotVerified: result: " in ran.stderr
+        assert "NotVerified: result: is not the sealed result of this job; --result takes" in (
+            ran.stderr
+        )
 
-    def test_no_changed_field_of_the_file_is_accepted(self, run: Run, finished: Path) -> None:
+    def test_no_changed_field_of_the_file_is_accepted(
+        self, run: Run, finished: Path, key: str
+    ) -> None:
         """Every value in the file that is bytes, changed by one digit, alone."""
         original = json.loads(finished.read_text())
         texts = [path for path, value in _leaves(original) if _is_hex(value)]
@@ -489,7 +500,7 @@ class TestVerify:
             changed = json.loads(finished.read_text())
             _change(changed, path)
             finished.write_text(json.dumps(changed))
-            if run("verify", finished).exit_code == 0:
+            if run("verify", finished, "--accept-key", key).exit_code == 0:
                 accepted.append(path)
             finished.write_text(json.dumps(original))
 
@@ -537,12 +548,15 @@ class TestVerify:
         assert before.exit_code == 0, before.stderr
         assert before.document["verified"] is True
         assert before.document["checks"][-1]["outcome"] == "passed"
+        details = {check["check"]: check["detail"] for check in before.document["checks"]}
+        assert details["accepted key"] == "the key that the contract lists for worker 1"
+        assert "not proven" not in before.stderr
         assert after.exit_code == 1
         suspended = AttestationStatus.WORKER_SUSPENDED.value
         assert f"the contract says {suspended}" in after.document["message"]
 
     def test_a_file_is_compared_with_the_chain_when_asked_for(
-        self, run: Run, finished: Path
+        self, run: Run, finished: Path, key: str
     ) -> None:
         document = json.loads(finished.read_text())
         true = run("verify", finished, "--against-chain", "--json")
@@ -550,7 +564,7 @@ class TestVerify:
             if path[-1] == "created_at":
                 _set(document, path, int(str(value)) + 1)
         finished.write_text(json.dumps(document))
-        offline = run("verify", finished, "--json")
+        offline = run("verify", finished, "--accept-key", key, "--json")
         changed = run("verify", finished, "--against-chain", "--json")
 
         outcomes = {check["check"]: check["outcome"] for check in true.document["checks"]}
@@ -563,6 +577,43 @@ class TestVerify:
         assert changed.exit_code == 1
         message = changed.document["message"]
         assert message == "NotVerified: facts on the chain: the contract has recorded others"
+
+    def test_a_purged_job_could_not_be_compared(self, run: Run, finished: Path, key: str) -> None:
+        run("purge", 1)
+
+        as_text = run("verify", finished, "--against-chain")
+        as_json = run("verify", finished, "--against-chain", "--accept-key", key, "--json")
+
+        assert (as_text.exit_code, as_json.exit_code) == (3, 3), as_text.stderr
+        assert "not checked: the job was purged" in as_text.stdout
+        assert as_json.document["error"] == "JobPurged"
+        assert as_json.document["verified"] is False
+        assert as_json.document["key_accepted"] is True
+        outcomes = {check["check"]: check["outcome"] for check in as_json.document["checks"]}
+        assert (outcomes["signature"], outcomes["trusted today"]) == ("passed", "not checked")
+
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            ("job_id", "9", "the contract never had this job"),
+            ("contract", "0x" + "00" * 32, "the file is of another chain or contract"),
+            ("genesis_hash", "0x" + "00" * 32, "the file is of another chain or contract"),
+        ],
+    )
+    def test_a_job_of_elsewhere_is_not_taken_for_a_purged_one(
+        self, run: Run, finished: Path, name: str, value: object, message: str
+    ) -> None:
+        document = json.loads(finished.read_text())
+        places = [path for path, _ in _leaves(document) if path[-1] == name]
+        assert places
+        for path in places:
+            _set(document, path, value)
+        finished.write_text(json.dumps(document))
+
+        ran = run("verify", finished, "--against-chain", "--json")
+
+        assert ran.exit_code == 1, ran.stdout
+        assert f"facts on the chain: {message}" in ran.document["message"]
 
     def test_a_job_without_attestation_is_refused(
         self, run: Run, owner: World, data: Path, tmp_path: Path
