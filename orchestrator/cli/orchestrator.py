@@ -14,7 +14,7 @@ from orchestrator.cli.serving import serve_role, service_log
 from orchestrator.cli.session import Session
 from orchestrator.cli.values import parse_account, parse_duration
 from orchestrator.cli.versions import program_version
-from orchestrator.errors import InputError
+from orchestrator.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from orchestrator.blobs.directory import DirectoryBlobStore
@@ -120,6 +120,7 @@ def _build(
     )
     tokens = _Tokens(settings.orchestrator_tokens)
     processor, account = session.processor, session.signer
+    _require_operator(session)
     folder = ensure_private_directory(settings.orchestrator_folder)
     journal = Journal(
         folder / "journal.db", genesis_hash=session.chain.genesis_hash, contract=session.contract
@@ -142,14 +143,43 @@ def _build(
     return orchestrator, blobs, metrics
 
 
+def _require_operator(session: Session) -> None:
+    """
+    Without the role nothing could be recorded, and no job would tell why.
+
+    Raises:
+        RefusedError: The account does not have the role.
+    """
+    from orchestrator.encoding import to_ss58
+    from orchestrator.errors import RefusedError
+    from orchestrator.models import Role
+
+    account = session.signer.account_id
+    if not session.chain.read(session.processor.has_role(account, Role.OPERATOR)):
+        name = to_ss58(account)
+        raise RefusedError(
+            "MissingRole",
+            f"account {name} has no role Operator at this contract; the admin runs:"
+            f" phala-jobs roles grant {name} operator",
+        )
+
+
 def _owners(session: Session) -> frozenset[bytes] | None:
-    """The accounts whose jobs are admitted; `None` for all."""
+    """
+    The accounts whose jobs are admitted; `None` for all.
+
+    Raises:
+        ConfigError: None is named: it would refuse every job.
+    """
     named = session.settings.orchestrator_owners
     if ANY_OWNER in named:
         session.output.say("every owner's jobs are admitted: for development only")
         return None
     if not named:
-        session.output.say("no owner is named (orchestrator.owners): no job will be admitted")
+        raise ConfigError(
+            "orchestrator.owners is empty: give --owners ADDRESS[,ADDRESS], or --owners any"
+            " (development)"
+        )
     return frozenset(parse_account("orchestrator.owners", owner) for owner in named)
 
 

@@ -7,7 +7,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Row, and_, create_engine, delete, event, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    create_engine,
+    delete,
+    event,
+    func,
+    select,
+)
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
@@ -186,12 +196,24 @@ class Journal:
         """Return rows of jobs that wait for another day's allowance, by id."""
         return self._in_states({JobState.DEFERRED}, after, limit)
 
-    def _in_states(self, states: Iterable[JobState], after: JobId, limit: int) -> list[JobRecord]:
+    def refused_records(
+        self, code: str, *, after: JobId = 0, limit: int = 1_000
+    ) -> list[JobRecord]:
+        """Return rows of jobs that were refused for this reason, by id."""
+        return self._in_states({JobState.REFUSED}, after, limit, JOBS.c.code == code)
+
+    def _in_states(
+        self,
+        states: Iterable[JobState],
+        after: JobId,
+        limit: int,
+        *also: ColumnElement[bool],
+    ) -> list[JobRecord]:
         names = sorted(state.value for state in states)
         with self._transaction() as connection:
             rows = connection.execute(
                 select(JOBS)
-                .where(JOBS.c.state.in_(names), JOBS.c.job_id > after)
+                .where(JOBS.c.state.in_(names), JOBS.c.job_id > after, *also)
                 .order_by(JOBS.c.job_id)
                 .limit(limit)
             ).all()

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from enum import Enum
 
 from orchestrator.crypto.keys import verify_reply_key
+from orchestrator.encoding import to_ss58
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.journal import Usage
 from orchestrator.models import InlinePayload, Job
 
-__all__ = ["Admission", "AdmissionPolicy", "Refused"]
+__all__ = ["OWNER_NOT_ALLOWED", "Admission", "AdmissionPolicy", "Refused"]
 
 DAY = 86_400_000
+OWNER_NOT_ALLOWED = "OwnerNotAllowed"
 
 
 class Admission(Enum):
@@ -53,6 +55,10 @@ class AdmissionPolicy:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
 
+    def has_owner(self, owner: bytes) -> bool:
+        """Whether the account is on the list."""
+        return self.owners is None or owner in self.owners
+
     def decide(self, job: Job, *, used: Usage) -> Refused | None:
         """
         Say why *job* is not admitted now, `None` when it is; *used* is the owner's use today.
@@ -62,8 +68,8 @@ class AdmissionPolicy:
         3. A result can be sealed to the job's key.
         4. The owner has a job and the payload's bytes left today.
         """
-        if self.owners is not None and job.owner not in self.owners:
-            return _refused("OwnerNotAllowed", f"owner 0x{job.owner.hex()} is not on the list")
+        if not self.has_owner(job.owner):
+            return _refused(OWNER_NOT_ALLOWED, f"owner {to_ss58(job.owner)} is not on the list")
         if not isinstance(job.encrypted_payload, InlinePayload):
             return _refused(
                 "PayloadByReference",

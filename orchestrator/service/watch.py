@@ -18,6 +18,7 @@ from orchestrator.metrics import EventKind, ServiceEvent
 from orchestrator.models import Job, JobId, JobStatus, Outcome, Signature
 from orchestrator.service.admission import (
     DAY,
+    OWNER_NOT_ALLOWED,
     Admission,
     AdmissionPolicy,
     Refused,
@@ -195,7 +196,11 @@ class Watch:
         self._parts.emit(event)
 
     async def readmit(self) -> None:
-        """On a new day, and when an owner has room again, decide again about deferred jobs."""
+        """
+        On a new day, and when an owner has room again, decide again about deferred jobs.
+
+        At the start also about those refused because of an owner who is on the list now.
+        """
         day = self._parts.ledger.now() // DAY
         is_new_day = day != self._readmitted_day
         freed = self._freed()
@@ -204,6 +209,8 @@ class Watch:
         self._crowded -= freed
         self._is_readmitting = True
         try:
+            if self._readmitted_day < 0:
+                await self._readmit_owners()
             await self._readmit_all(None if is_new_day else freed)
         except ChainUnavailableError:
             self._crowded |= freed
@@ -222,6 +229,17 @@ class Watch:
                 if is_crowding and self._crowding(record.owner) is not None:
                     continue  # not worth asking the chain
                 if owners is None or (is_crowding and record.owner in owners):
+                    await self._readmit(record)
+
+    async def _readmit_owners(self) -> None:
+        """Another list of owners is another decision: nobody else may ever do those jobs."""
+        after = 0
+        while records := self._parts.journal.refused_records(
+            OWNER_NOT_ALLOWED, after=after, limit=100
+        ):
+            after = records[-1].job_id
+            for record in records:
+                if self._policy.has_owner(record.owner):
                     await self._readmit(record)
 
     @property

@@ -100,6 +100,15 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @pytest.fixture
+def as_operator(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings name //Bob, who has the role Operator."""
+    account = tmp_path / "operator"
+    account.touch(mode=0o600)
+    account.write_text("//Bob\n")
+    monkeypatch.setenv(PREFIX + "ACCOUNT_FILE", str(account))
+
+
+@pytest.fixture
 def world(template: World, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A chain with contract, roles and workers of its own; the settings name it and //Alice."""
     path = tmp_path / "chain.db"

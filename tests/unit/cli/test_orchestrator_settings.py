@@ -9,6 +9,7 @@ from tests.unit.cli.conftest import Run
 from tests.unit.cli.world import World
 
 
+@pytest.mark.usefixtures("as_operator")
 @pytest.mark.parametrize(
     ("words", "expected"), [((), (128, 0)), (("--concurrency", "3", "--keep-results", "7"), (3, 7))]
 )

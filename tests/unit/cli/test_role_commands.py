@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from orchestrator.cli.demo_children import Children, command_line, environment
+from orchestrator.crypto import AccountKey
 from orchestrator.encoding import to_ss58
 from orchestrator.errors import JournalError
 from orchestrator.service import Orchestrator
@@ -252,6 +253,7 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
+@pytest.mark.usefixtures("as_operator")
 @pytest.mark.parametrize(
     ("role", "more"), [("worker", "--unsafe-without-chain"), ("orchestrator", "--owners=any")]
 )
@@ -308,6 +310,7 @@ def test_a_trusted_proxy_says_who_asks(run: Run, world: World, tmp_path: Path) -
     assert seen == [401, 403]
 
 
+@pytest.mark.usefixtures("as_operator")
 class TestOrchestrator:
     """`orchestrator run` and `once`."""
 
@@ -340,14 +343,39 @@ class TestOrchestrator:
 
         ran = run(
             *("orchestrator", "once", "--folder", tmp_path / "orchestrator"),
-            *("--timeout", "10s", "--json"),
+            *("--timeout", "10s", "--owners", to_ss58(OPERATOR.account_id), "--json"),
         )
 
         assert ran.exit_code == 0, ran.stderr
-        assert "no owner is named" in ran.stderr
         assert ran.document["counts"] == {"submitted": 1, "refused": 1}
         assert ran.document["refusals"] == {"OwnerNotAllowed": 1}
         assert ran.document["open"] == 0
+
+    @pytest.mark.parametrize("work", ["run", "once"])
+    def test_without_owners_it_does_not_start(
+        self, run: Run, world: World, tmp_path: Path, work: str
+    ) -> None:
+        ran = run("orchestrator", work, "--folder", tmp_path / "orchestrator")
+
+        assert ran.exit_code == 2
+        assert "orchestrator.owners is empty: give --owners ADDRESS[,ADDRESS]" in ran.stderr
+        assert not (tmp_path / "orchestrator").exists()
+
+    @pytest.mark.parametrize("work", ["run", "once"])
+    def test_an_account_without_the_role_does_not_start_it(
+        self, run: Run, world: World, secret_file: Write, tmp_path: Path, work: str
+    ) -> None:
+        stranger = to_ss58(AccountKey.from_uri("//Stranger").account_id)
+
+        ran = run(
+            *("orchestrator", work, "--owners", "any", "--folder", tmp_path / "orchestrator"),
+            *("--account-file", secret_file("stranger", "//Stranger")),
+        )
+
+        assert ran.exit_code == 1
+        assert f"account {stranger} has no role Operator at this contract" in ran.stderr
+        assert f"phala-jobs roles grant {stranger} operator" in ran.stderr
+        assert not (tmp_path / "orchestrator").exists()
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -385,6 +413,7 @@ class TestOrchestrator:
         words = ("orchestrator", "once", "--folder", folder, "--owners", "any", "--json")
         run(*words)
         other = run("contract", "deploy", "--salt", "other", "--json").document["contract"]
+        run("roles", "grant", to_ss58(OPERATOR.account_id), "operator", "--contract", other)
 
         ran = run(*words, "--contract", other)
 

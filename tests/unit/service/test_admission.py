@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.encoding import to_ss58
 from orchestrator.errors import ChainUnavailableError, ConfigError
 from orchestrator.journal import JobState
 from orchestrator.metrics import EventKind
@@ -23,7 +24,7 @@ async def test_default_policy_admits_nobody(world: World) -> None:
 
     record = world.record(job_id)
     assert (record.state, record.code) == (JobState.REFUSED, "OwnerNotAllowed")
-    assert OWNER.account_id.hex() in record.detail
+    assert record.detail == f"owner {to_ss58(OWNER.account_id)} is not on the list"
     assert world.status(job_id) is JobStatus.SUBMITTED
     assert world.scripted[0].puts == []
     assert summary.refusals == {"OwnerNotAllowed": 1}
@@ -37,6 +38,29 @@ async def test_listed_owner_is_admitted_and_another_is_not(world: World) -> None
 
     assert world.status(ours) is JobStatus.PROCESSED
     assert world.status(theirs) is JobStatus.SUBMITTED
+
+
+async def test_an_owner_who_comes_on_the_list_is_admitted_at_the_next_start(world: World) -> None:
+    worker = world.add_worker()
+    ours, theirs = world.submit(worker), world.submit(worker, owner=OTHER_OWNER)
+    await world.run(policy=AdmissionPolicy())
+
+    await world.run(policy=AdmissionPolicy(owners=frozenset({OWNER.account_id})))
+
+    assert world.status(ours) is JobStatus.PROCESSED
+    assert world.status(theirs) is JobStatus.SUBMITTED
+    record = world.record(theirs)
+    assert (record.state, record.code) == (JobState.REFUSED, "OwnerNotAllowed")
+
+
+async def test_other_refusals_stay_as_they_are_at_the_next_start(world: World) -> None:
+    job_id = world.submit(world.add_worker(), data=bytes(3_000))
+    await world.run(policy=replace(ANYBODY, bytes_per_day=100))
+
+    await world.run()
+
+    assert world.record(job_id).code == "PayloadOverDailyBytes"
+    assert world.status(job_id) is JobStatus.SUBMITTED
 
 
 async def test_payload_by_reference_is_refused_naming_its_length(world: World) -> None:
