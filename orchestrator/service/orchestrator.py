@@ -206,8 +206,8 @@ class Orchestrator:
                     self.head_number = page.head.number
                     self.last_read_at = asyncio.get_running_loop().time()
                     await self._watch.readmit()
-                    self._is_caught_up = not page.is_full
                     await self._retention.apply()
+                    self._is_caught_up = not page.is_full
                     failures = 0
                     if page.is_full:
                         continue
