@@ -155,7 +155,7 @@ def _setting_option(name: str) -> object:
     option = typer.Option(
         option_name(name),
         envvar=variable(name),
-        metavar=_metavar(declared.kinds),
+        metavar=None if isinstance(declared.default, bool) else _metavar(declared.kinds),
         help=declared.described.text,
         show_default=False,
         rich_help_panel="Settings",

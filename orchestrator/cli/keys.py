@@ -63,6 +63,11 @@ def new(
         write_new_file(phrase_file, made.mnemonic.encode("utf-8") + b"\n")
     elif sys.stderr.isatty():
         session.output.say(f"Write this phrase down; it is not shown again:\n\n{made.mnemonic}\n")
+    else:
+        session.output.say(
+            "The phrase was not shown: no terminal, and no --phrase-file; only keys backup can save"
+            " this account."
+        )
     session.output.say("Make a backup (keys backup): without one, lost keys mean lost results.")
     session.output.result(_document(made.info))
 

@@ -12,7 +12,7 @@ from orchestrator.attestation import ExpectedResult, verify_result
 from orchestrator.blobs import BlobStore
 from orchestrator.client.chain_view import ChainView, JobHistory
 from orchestrator.client.job_list import JobList
-from orchestrator.crypto import MAX_ENVELOPE, OwnerSecret, open_result
+from orchestrator.crypto import MAX_ENVELOPE, OwnerSecret, open_result, read_job_header
 from orchestrator.encoding import blake2_256, decode_failure, decode_output
 from orchestrator.errors import (
     BlobError,
@@ -23,6 +23,7 @@ from orchestrator.errors import (
     Error,
     InputError,
     JobStateError,
+    OpenError,
     RefusedError,
     StatementMismatchError,
     UntrustedWorkerError,
@@ -30,6 +31,7 @@ from orchestrator.errors import (
 from orchestrator.models import (
     AttestationProof,
     Completion,
+    InlinePayload,
     Job,
     JobId,
     JobStatus,
@@ -42,6 +44,11 @@ from orchestrator.models import (
 )
 
 __all__ = ["JobFailedError", "JobFailure", "Result", "Results"]
+
+_NOT_OURS = (
+    "the result is sealed to another owner secret than this identity's; the phrase restores only"
+    " the account: phala-jobs keys restore BACKUP"
+)
 
 WorkerBlobs = Callable[[Worker], BlobStore]
 
@@ -103,6 +110,14 @@ class _Record:
     workers: tuple[WorkerId, ...]
     completed: tuple[WorkerId, Completion] | None
     failed: tuple[tuple[WorkerId, Completion], ...]
+    job: Job | None = None
+
+
+def _without_result(record: _Record) -> str:
+    job, status = f"job {record.job_id}", record.status.value
+    if record.status.is_final:
+        return f"{job} is {status}: no result"
+    return f"{job} is not done yet ({status}); ask again: phala-jobs status {record.job_id}"
 
 
 class Results:
@@ -139,7 +154,7 @@ class Results:
         if record.completed is None:
             if record.status is JobStatus.FAILED:
                 raise JobFailedError(job_id, self._failures(record, accept_revoked=accept_revoked))
-            raise JobStateError("WrongStatus", f"job {job_id} is {record.status.value}: no result")
+            raise JobStateError("WrongStatus", _without_result(record))
         worker, envelope, statement, plaintext = self._open(
             record, *record.completed, accept_revoked=accept_revoked
         )
@@ -199,7 +214,23 @@ class Results:
                 accepted_keys={worker.signing_key},
             ),
         )
-        return worker, envelope, statement, open_result(envelope, secret=self._secret).plaintext
+        try:
+            opened = open_result(envelope, secret=self._secret)
+        except OpenError:
+            if self._is_for_another_secret(record.job):
+                raise OpenError(_NOT_OURS) from None
+            raise
+        return worker, envelope, statement, opened.plaintext
+
+    def _is_for_another_secret(self, job: Job | None) -> bool:
+        """Whether the job as the owner sealed it, where the chain has it, is of another secret."""
+        if job is None or not isinstance(job.encrypted_payload, InlinePayload):
+            return False
+        try:
+            nonce = read_job_header(job.encrypted_payload.data).nonce
+        except OpenError:
+            return False
+        return self._secret.reply_key(nonce).public_key != job.public_key
 
     def _require_worker(
         self, record: _Record, worker: Worker, completion: Completion, *, accept_revoked: bool
@@ -245,10 +276,14 @@ class Results:
         for trouble in troubles:
             if not isinstance(trouble, BlobNotFoundError):
                 raise trouble
-        raise BlobNotFoundError(
-            f"result {digest.hex()}: neither in {len(self._sources)} blob sources"
-            f" nor at worker {worker.worker}"
-        )
+        raise BlobNotFoundError(f"result {digest.hex()}: {self._nowhere(worker)}")
+
+    def _nowhere(self, worker: Worker) -> str:
+        count = len(self._sources)
+        if self._worker_blobs is not None:
+            return f"neither in {count} blob sources nor at worker {worker.worker}"
+        found = f"not in {count} blob sources" if count else "no blob source was given"
+        return f"{found}, and workers are not asked (worker_blobs)"
 
     def _store_of(self, worker: Worker) -> BlobStore:
         if self._worker_blobs is None:
@@ -293,6 +328,7 @@ class Results:
             workers=job.workers,
             completed=completed,
             failed=failed,
+            job=job,
         )
 
     def _record_of_history(self, job_id: JobId) -> _Record:

@@ -12,6 +12,7 @@ No method logs, and no message or `repr` shows a phrase, a passphrase or a key.
 import base64
 import binascii
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -125,7 +126,7 @@ class Keystore:
         Raises:
             InputError: There is none of this name, or its file is not usable.
         """
-        return _info(name, _parse(read_private_file(self._path(name), max_bytes=_MAX_FILE_BYTES)))
+        return _info(name, self._read(name))
 
     def new(self, name: str, *, passphrase: str) -> NewIdentity:
         """Make an identity; the returned phrase is to be shown to the user once."""
@@ -154,7 +155,10 @@ class Keystore:
             InputError: This keystore does not allow unencrypted files, or it is no such URI.
         """
         if not self._allow_unencrypted:
-            raise InputError(f"account: {name} would be a public development account")
+            raise InputError(
+                f"account: {name} would be a public development account"
+                "; set PHALA_JOBS_KEYS_UNENCRYPTED=true (development)"
+            )
         if not uri.strip().startswith("/"):
             raise InputError("account: not a development account such as //Alice")
         return self._store(name, passphrase, lambda: AccountKey.from_uri(uri))
@@ -179,12 +183,12 @@ class Keystore:
                 read by others, or the passphrase is wrong; or the file lies in clear,
                 which this keystore does not allow or a passphrase says that it should not.
         """
-        contents = _parse(read_private_file(self._path(name), max_bytes=_MAX_FILE_BYTES))
+        contents = self._read(name)
         if not _info(name, contents).is_encrypted:
             if not self._allow_unencrypted:
                 raise InputError(
                     f"key file of {name}: not encrypted, which is not allowed"
-                    " (the command line's setting is keys_unencrypted)"
+                    "; set PHALA_JOBS_KEYS_UNENCRYPTED=true (development)"
                 )
             if passphrase:
                 raise InputError(f"passphrase: given, and the key file of {name} is not encrypted")
@@ -218,10 +222,21 @@ class Keystore:
             raise InputError(f"file {path}: not encrypted, so not a backup")
         stored_name = contents.get("name")
         chosen = name or (stored_name if isinstance(stored_name, str) else "")
-        self._require_new(chosen, passphrase)
+        self._require_new(chosen, passphrase, way_out="; give --name")
         identity = _open(chosen, contents, backup_passphrase)
         write_new_file(self._path(chosen), self._dump(identity, passphrase))
         return self.info(chosen)
+
+    def _read(self, name: str) -> dict[str, object]:
+        path = self._path(name)
+        if not os.path.lexists(path):
+            there = ", ".join(sorted(found.stem for found in self._directory.glob("*.json")))
+            raise InputError(
+                f"there is no identity {name!r} in {self._directory}"
+                f" ({f'there are {there}' if there else 'there is none'});"
+                f" phala-jobs keys new {name} makes one"
+            )
+        return _parse(read_private_file(path, max_bytes=_MAX_FILE_BYTES))
 
     def _store(self, name: str, passphrase: str, make: Callable[[], AccountKey]) -> IdentityInfo:
         self._require_new(name, passphrase)
@@ -229,11 +244,16 @@ class Keystore:
         write_new_file(self._path(name), self._dump(identity, passphrase))
         return self.info(name)
 
-    def _require_new(self, name: str, passphrase: str) -> None:
+    def _require_new(self, name: str, passphrase: str, *, way_out: str = "") -> None:
         if self._path(name).exists():
-            raise InputError(f"name: there is an identity {name}, and nothing is overwritten")
+            raise InputError(
+                f"name: there is an identity {name}, and nothing is overwritten{way_out}"
+            )
         if not passphrase and not self._allow_unencrypted:
-            raise InputError("passphrase: empty, and unencrypted keys are not allowed")
+            raise InputError(
+                "passphrase: empty, and unencrypted keys are not allowed"
+                "; set PHALA_JOBS_KEYS_UNENCRYPTED=true (development)"
+            )
 
     def _path(self, name: str) -> Path:
         if not _NAME.fullmatch(name):

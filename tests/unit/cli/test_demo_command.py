@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,9 +71,12 @@ def test_the_demo_shows_nine_pages_and_every_assertion_holds(
         "worker 1 said     running",
         "AttestationRecorded",
         "recorded worker     2",
-        "20 of 20 right.",
+        "Wisconsin diagnostic breast cancer data (UCI 1993, CC BY 4.0)",
+        "20 of 20 right; of all held-out patients 113 of 114.",
+        "Searched all files for any 16 consecutive bytes of input or output:",
+        "phala-jobs demo --keep leaves the files",
         "true diagnosis",
-        "job 1: worker 2 signed this result (exit code 0)",
+        "job 1: worker 2 signed this result; not signed, so not proven offline:",
         "error: NotVerified: signature: BadSignatu... (exit code 1)",
     ):
         assert words in ran.stdout, words
@@ -141,6 +145,7 @@ def test_a_signal_ends_it_like_ctrl_c_and_cleans_up(
     ran = run("demo")
 
     assert ran.exit_code == 130
+    assert "interrupted; everything is removed" in ran.stderr
     assert list(tmp_path.glob("phala-jobs-demo-*")) == []
     assert signal.getsignal(number) is before
 
@@ -221,6 +226,24 @@ class TestChildren:
 
         assert _processes_of(str(tmp_path)) == []
 
+    def test_they_end_when_we_are_killed(self, tmp_path: Path) -> None:
+        program = f"import time; print('{{}}', flush=True); time.sleep(60) # {tmp_path}/child"
+        killed = (
+            "import os, signal, sys; from pathlib import Path\n"
+            "from orchestrator.cli import demo_children as d\n"
+            f"d.command_line = lambda _: [sys.executable, '-c', {program!r}]\n"
+            f"d.Children(Path({str(tmp_path)!r})).start('worker 1', [])\n"
+            "os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+
+        done = subprocess.run([sys.executable, "-c", killed], check=False, timeout=60)
+
+        assert done.returncode == -signal.SIGKILL
+        deadline = time.monotonic() + 10
+        while _processes_of(f"{tmp_path}/child") and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert _processes_of(f"{tmp_path}/child") == []
+
     def test_our_settings_do_not_reach_them(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -265,6 +288,10 @@ def test_parts_of_a_secret_are_found_wherever_they_are(tmp_path: Path) -> None:
     assert has_leaked([tmp_path], [b"something else entirely, and long", secret])
     assert has_leaked([file], [secret])
     assert not has_leaked([tmp_path], [secret[::-1]])
+    for start in range(len(secret) - PART_BYTES + 1):
+        part = secret[start : start + PART_BYTES]
+        assert contains_part(b"before" + part + b"after", secret), start
+        assert not contains_part(b"before" + part[1:] + b"after", secret), start
     assert contains_part(b"a short one", b"short")
     assert not contains_part(b"a short one", b"shirt")
 

@@ -37,6 +37,7 @@ def test_a_new_key_is_listed_and_its_phrase_is_in_the_file_alone(
     assert len(words) == 12
     assert phrase.stat().st_mode & 0o777 == 0o600
     assert " ".join(words) not in ran.stdout + ran.stderr
+    assert "The phrase was not shown" not in ran.stderr
     listed = run("keys", "list", "--json").document["keys"]
     assert [(key["name"], key["encrypted"]) for key in listed] == [("owner", True)]
 
@@ -57,6 +58,37 @@ def test_the_phrase_is_shown_once_at_a_terminal(
 
     assert "Write this phrase down" in ran.stderr
     assert "Write this phrase down" not in ran.stdout
+
+
+def test_a_phrase_that_nobody_can_see_is_told_of(run: Run) -> None:
+    ran = run("keys", "new", "owner", "--keys-unencrypted", "--json")
+
+    assert ran.exit_code == 0, ran.stderr
+    assert "The phrase was not shown: no terminal, and no --phrase-file" in ran.stderr
+    assert ran.document["name"] == "owner"
+
+
+def test_an_unknown_name_is_told_with_those_that_there_are(run: Run, home: Path) -> None:
+    folder = home / ".phala-jobs" / "keys"
+    none = run("keys", "backup", "ownr", "x", "--keys-unencrypted")
+    for name in ("operator", "admin"):
+        run("keys", "new", name, "--keys-unencrypted")
+
+    ran = run("keys", "backup", "ownr", "x", "--keys-unencrypted")
+
+    assert none.exit_code == ran.exit_code == 2
+    assert f"there is no identity 'ownr' in {folder} (there is none);" in none.stderr
+    assert ran.stderr == (
+        f"error: there is no identity 'ownr' in {folder} (there are admin, operator);"
+        " phala-jobs keys new ownr makes one\n"
+    )
+
+
+def test_the_help_shows_a_switch_without_a_value(run: Run) -> None:
+    lines = run("keys", "new", "--help").stdout.splitlines()
+
+    (line,) = [line for line in lines if "--keys-unencrypted" in line and "[env" not in line]
+    assert "TEXT" not in line
 
 
 def test_a_phrase_file_that_is_there_stops_everything(
@@ -159,17 +191,34 @@ def test_a_polkadot_js_file_that_is_none_is_refused(
     assert run("keys", "list", "--json").document == {"keys": []}
 
 
+def test_a_refusal_of_keys_in_clear_names_the_way_out(
+    run: Run, pass_file: Path, tmp_path: Path
+) -> None:
+    run("keys", "new", "mine", "--keys-unencrypted")
+    encrypted = ("--passphrase-file", pass_file)
+
+    stored = run("keys", "backup", "mine", tmp_path / "b", "--backup-passphrase-file", pass_file)
+    development = run("keys", "import", "alice", "--development", "//Alice", *encrypted)
+
+    assert stored.exit_code == development.exit_code == 2
+    for ran in (stored, development):
+        assert "; set PHALA_JOBS_KEYS_UNENCRYPTED=true (development)" in ran.stderr
+
+
 def test_a_backup_restores_the_same_account(run: Run, pass_file: Path, tmp_path: Path) -> None:
     new = ("keys", "new", "owner", "--passphrase-file", pass_file, "--json")
     account = run(*new).document["account"]
     backup = tmp_path / "backup"
 
     made = run("keys", "backup", "owner", backup, "--passphrase-file", pass_file)
+    taken = run("keys", "restore", backup, "--passphrase-file", pass_file)
     restored = run(
         *("keys", "restore", backup, "--name", "again", "--passphrase-file", pass_file, "--json"),
     )
 
     assert made.exit_code == 0, made.stderr
+    assert taken.exit_code == 2
+    assert taken.stderr.endswith("nothing is overwritten; give --name\n")
     assert restored.document == {"name": "again", "account": account, "encrypted": True}
 
 

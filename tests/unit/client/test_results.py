@@ -7,7 +7,7 @@ import pytest
 from orchestrator.blobs import BlobStore
 from orchestrator.blobs.directory import DirectoryBlobStore
 from orchestrator.client import JobClient, JobFailedError
-from orchestrator.crypto import AccountKey, OwnerSecret, seal_result
+from orchestrator.crypto import AccountKey, EncryptionKey, OwnerSecret, seal_result
 from orchestrator.encoding import blake2_256, encode_cbor, encode_failure, encode_output
 from orchestrator.errors import (
     BlobError,
@@ -250,8 +250,29 @@ class TestRefused:
     def test_other_owner_secret(self, world: World, completion: Completion) -> None:
         client = world.client(secret=OwnerSecret.from_bytes(b"\7" * 32))
 
-        with pytest.raises(OpenError):
+        with pytest.raises(OpenError, match=r"another owner secret .* keys restore BACKUP"):
             client.result(completion.job_id)
+
+    def test_own_secret_and_yet_it_does_not_open(
+        self, world: World, client: JobClient, job_id: JobId
+    ) -> None:
+        """A worker that seals to a key of its own does not make the owner doubt the backup."""
+        job = world.chain.read(world.processor.get_job(job_id))
+        envelope = seal_result(
+            encode_output(b"SECRET WORDS"),
+            genesis=world.chain.genesis_hash,
+            contract=world.processor.contract,
+            job_id=job_id,
+            payload_hash=job.payload_hash,
+            worker_key=world.workers[0].signer.public_key,
+            reply_nonce=bytes(16),
+            reply_key=EncryptionKey.generate().public_key,
+        )
+        digest = world.blobs.put(envelope)
+        world.record(world.workers[0].sign(job, Outcome.COMPLETED, digest))
+
+        with pytest.raises(OpenError, match="did not open"):
+            client.result(job_id)
 
     @pytest.mark.parametrize(
         ("field", "code"),
@@ -314,7 +335,7 @@ class TestRefused:
 
 class TestNotYet:
     def test_open_job(self, client: JobClient, job_id: JobId) -> None:
-        with pytest.raises(JobStateError, match="job 1 is Submitted: no result"):
+        with pytest.raises(JobStateError, match=r"job 1 is not done yet \(Submitted\)"):
             client.result(job_id)
 
     def test_cancelled_and_purged_job(self, client: JobClient, job_id: JobId) -> None:
@@ -356,7 +377,20 @@ class TestSources:
         empty = DirectoryBlobStore(world.folder / "empty")
 
         with pytest.raises(BlobNotFoundError, match="neither in 1 blob sources nor at worker 1"):
-            world.client(blob_sources=[empty]).result(completion.job_id)
+            world.client(blob_sources=[empty], worker_blobs=lambda _: empty).result(
+                completion.job_id
+            )
+        with pytest.raises(BlobNotFoundError, match="not in 1 blob sources, and workers are not"):
+            world.client(blob_sources=[empty], worker_blobs=None).result(completion.job_id)
+
+    def test_nobody_to_ask(self, world: World, completion: Completion) -> None:
+        client = world.client(blob_sources=[], worker_blobs=None)
+
+        with pytest.raises(
+            BlobNotFoundError,
+            match=r"no blob source was given, and workers are not asked \(worker_blobs\)",
+        ):
+            client.result(completion.job_id)
 
     @pytest.mark.parametrize("other", [BlobNotFoundError(), DigestMismatchError()])
     def test_unreachable_is_not_missing(
