@@ -40,8 +40,13 @@ def demo(
     from orchestrator.cli.demo_run import Run
 
     started = time.monotonic()
-    with _ending_on_signals(), _folder(session, keep=keep) as folder:
-        summary = Run(session.output, folder).play()
+    try:
+        with _ending_on_signals(), _folder(session, keep=keep) as folder:
+            summary = Run(session.output, folder).play()
+    except KeyboardInterrupt:
+        rest = "the processes are ended" if keep else "everything is removed"
+        session.output.say(f"interrupted; {rest}")
+        raise
     failed = [name for name, passed in summary.assertions.items() if not passed]
     seconds = round(time.monotonic() - started, 1)
     if session.output.as_json:

@@ -1,7 +1,8 @@
 """
 Processes of our own program that the demo starts, watches, and always ends.
 
-Each is in a session of its own, so that Ctrl-C reaches the demo alone, which then ends them.
+Each is in a session of its own, so that Ctrl-C reaches the demo alone, which then ends them. Should
+the demo be killed, which it can't notice, Linux ends them.
 """
 
 import contextlib
@@ -26,6 +27,13 @@ START_SECONDS = 30.0
 STOP_SECONDS = 5.0
 _MAX_READY_BYTES = 65_536
 _LOG_LINES = 15
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h; what is set lasts beyond execve
+_END_WITH_PARENT = f"""
+import ctypes, os, sys
+ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, {int(signal.SIGTERM)})
+if os.getppid() == int(sys.argv[1]):  # else it has ended before the signal was asked for
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +78,7 @@ class Children:
         log = self._folder / f"{name.replace(' ', '-')}.log"
         with log.open("wb") as errors:
             process = subprocess.Popen(
-                command_line(words),
+                _ending_with_us(command_line(words)),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -111,6 +119,13 @@ class Children:
 def command_line(words: Sequence[str | Path]) -> list[str]:
     """Our own program, by the interpreter that runs now."""
     return [sys.executable, "-m", "orchestrator", *map(str, words)]
+
+
+def _ending_with_us(words: list[str]) -> list[str]:
+    """The same command, which gets SIGTERM when this process ends, however that comes."""
+    if sys.platform != "linux":
+        return words
+    return [sys.executable, "-ISc", _END_WITH_PARENT, str(os.getpid()), *words]
 
 
 def environment(home: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from orchestrator.encoding import blake2_256
 
 MODEL = "tumor_classifier"
+SOURCE = "Wisconsin diagnostic breast cancer data (UCI 1993, CC BY 4.0)"
 PART_BYTES = 16  # shorter ones would be found by chance in the end
 
 
@@ -24,16 +25,20 @@ class Patients:
     diagnoses: tuple[tuple[str, str], ...]
     folder: Path
     model_hash: bytes
+    accuracy: str
+    """How the model did on all held-out patients, in words."""
 
 
 def load_patients(folder: Path) -> Patients:
     """The first held-out patients of the demo data in *folder*."""
     reader = csv.DictReader(io.StringIO((folder / "diagnoses.csv").read_text("utf-8")))
+    measured = json.loads((folder / "accuracy.json").read_text("utf-8"))
     return Patients(
         table=(folder / "patients.csv").read_bytes(),
         diagnoses=tuple((row["case"], row["diagnosis"]) for row in reader),
         folder=folder,
         model_hash=blake2_256((folder / f"{MODEL}.onnx").read_bytes()),
+        accuracy=f"{measured['correct']} of {measured['held_out']}",
     )
 
 
@@ -48,10 +53,34 @@ def predictions(output: bytes) -> list[tuple[str, float]]:
 
 
 def contains_part(data: bytes, secret: bytes) -> bool:
-    """Whether one of the secret's parts of `PART_BYTES` bytes is in *data*."""
-    parts = [secret[at : at + PART_BYTES] for at in range(0, len(secret), PART_BYTES)]
-    parts = [part for part in parts if len(part) == PART_BYTES] or [secret]
-    return any(part in data for part in parts)
+    """Whether any `PART_BYTES` consecutive bytes of the secret, or all of a shorter, are in it."""
+    if len(secret) < PART_BYTES:
+        return secret in data
+    half = PART_BYTES // 2
+    # As many bytes in a row, wherever they begin, hold one of these blocks in full.
+    for at in range(0, len(secret) - half + 1, half):
+        block = secret[at : at + half]
+        found = data.find(block)
+        while found >= 0:
+            if _equal_around(data, found, secret, at) >= PART_BYTES:
+                return True
+            found = data.find(block, found + 1)
+    return False
+
+
+def _equal_around(data: bytes, found: int, secret: bytes, at: int) -> int:
+    """How many bytes in a row are equal around two places, up to `PART_BYTES` to each side."""
+    before = after = 0
+    while (
+        before < min(PART_BYTES, found, at) and data[found - before - 1] == secret[at - before - 1]
+    ):
+        before += 1
+    while (
+        after < min(PART_BYTES, len(data) - found, len(secret) - at)
+        and data[found + after] == secret[at + after]
+    ):
+        after += 1
+    return before + after
 
 
 def has_leaked(places: Sequence[Path], secrets: Sequence[bytes]) -> bool:

@@ -20,6 +20,7 @@ from orchestrator.cli.demo_pages import NO_TEE, Pages, excerpt, short
 from orchestrator.cli.demo_patients import (
     MODEL,
     PART_BYTES,
+    SOURCE,
     Patients,
     contains_part,
     load_patients,
@@ -175,6 +176,7 @@ class Run:
         self.pages.facts(
             {
                 "input": f"{len(patients.diagnoses)} held-out patients, 30 measurements each",
+                "source": SOURCE,
                 "first line": patients.table.splitlines()[1].decode()[:64] + "...",
                 "plain": f"{len(patients.table):,} bytes",
                 "sealed": f"{len(sealed):,} bytes, {excerpt(sealed)}",
@@ -256,7 +258,9 @@ class Run:
                 for (said, chance), (case, true) in beside
             ),
         )
-        self.pages.say(f"{right} of {len(rows)} right.")
+        self.pages.say(
+            f"{right} of {len(rows)} right; of all held-out patients {patients.accuracy}."
+        )
 
     def _show_views(
         self,
@@ -290,7 +294,9 @@ class Run:
                 ("", result.output[:60].decode("utf-8", "replace") + "..."),
             ),
         )
-        self.pages.say(f"Looked for {PART_BYTES} bytes in a row of input or output:")
+        self.pages.say(
+            f"Searched all files for any {PART_BYTES} consecutive bytes of input or output:"
+        )
         self.pages.facts(
             {f"  in {place}": "FOUND" if leaks else "none" for place, leaks in found.items()}
         )
@@ -311,8 +317,9 @@ class Run:
         self.summary.check("verify accepts the finished job offline", accepted.returncode == 0)
         self.summary.check("verify refuses a tampered copy", refused.returncode == 1)
         self.pages.say(
-            f"$ phala-jobs verify attestation.json --accept-key {key[:8]}... --result result.sealed"
+            "$ phala-jobs verify attestation.json --accept-key KEY --result result.sealed"
         )
+        self.pages.say(f"  KEY: {key}")
         checks = json.loads(accepted.stdout).get("checks", [])
         self.pages.table(
             ("  check", "outcome", "detail"),
@@ -324,6 +331,7 @@ class Run:
         self.pages.say(f"  {accepted.stderr.strip()} (exit code {accepted.returncode})")
         self.pages.say("$ phala-jobs verify tampered.json      # with another result hash")
         self.pages.say(f"  {_shortened(refused.stderr.strip())} (exit code {refused.returncode})")
+        self.pages.say("To repeat it: phala-jobs demo --keep leaves the files.")
         self.pages.say(f"Worker {worker.worker} is a {NO_TEE}: what is proven is its key, no more.")
 
     def _run_verify(self, path: Path, key: str, sealed: Path) -> subprocess.CompletedProcess[str]:
