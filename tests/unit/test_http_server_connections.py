@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
-from orchestrator.http_server import Listen, connections, serve
+from orchestrator.http_server import Listen, connections, serve, serving
 from orchestrator.http_server.peers import peer_of, plain_host
 
 ASK = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -115,12 +115,12 @@ class Stranger:
         async with asyncio.timeout(SECONDS):
             try:
                 return await self.reader.read(1) == b""
-            except OSError:
+            except ConnectionError:
                 return True
 
     async def floods(self, data: bytes, times: int) -> None:
         """Send *data* so often, or until the server closes the connection, which it must."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(ConnectionError):
             for _ in range(times):
                 self.send(data)
                 await self.writer.drain()
@@ -188,12 +188,20 @@ class TestRoom:
             for one in busy:
                 assert b"200 OK" in await one.head()
 
-    async def test_a_connection_that_ended_leaves_its_room(self, place: Place, limit: Set) -> None:
-        limit("_MAX_PER_PEER", 1)
-        for _ in range(3):
-            async with strangers(place, "127.0.0.1") as (one,):
-                assert await one.asks(ASK.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
-                assert await one.is_closed()
+    async def test_nothing_is_kept_of_connections_that_ended(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        room = connections.ConnectionRoom(lambda _: False)
+        monkeypatch.setattr(serving, "ConnectionRoom", lambda _: room)
+        async with Place().serve(Listen()) as place:
+            async with strangers(place, "127.0.0.1", "127.0.0.1", "127.0.0.2") as (one, *_):
+                await one.asks()
+                assert room._count == 3
+            async with asyncio.timeout(SECONDS):
+                while room._count:  # noqa: ASYNC110  # a count has no event
+                    await asyncio.sleep(0.01)
+
+        assert room._peers == {}
 
     async def test_a_trusted_proxy_has_as_many_as_there_are(self, limit: Set) -> None:
         limit("_MAX_PER_PEER", 1)
@@ -257,8 +265,9 @@ class TestHeads:
         ids=["url", "value", "fields", "trailer", "extension"],
     )
     async def test_what_is_no_body_is_never_endless(
-        self, place: Place, start: bytes, more: bytes
+        self, place: Place, limit: Set, start: bytes, more: bytes
     ) -> None:
+        limit("_HEAD_SECONDS", 1_000)
         async with strangers(place, "127.0.0.1") as (one,):
             one.send(start)
             await one.floods(more * (16_384 // len(more)), 64)
@@ -311,6 +320,12 @@ class TestAnswers:
             one.send(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n")
             async with asyncio.timeout(SECONDS):
                 await place.ended.wait()
+
+    async def test_a_connection_at_rest_ends_in_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(serving, "_KEEP_ALIVE_SECONDS", 0.2)
+        async with Place().serve(Listen()) as place, strangers(place, "127.0.0.1") as (one,):
+            await one.asks()
+            assert await one.is_closed()
 
     async def test_an_answer_that_is_taken_may_last(self, place: Place, limit: Set) -> None:
         limit("_TAKE_SECONDS", 0.3)

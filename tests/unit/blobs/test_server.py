@@ -99,6 +99,7 @@ async def test_a_blob_of_any_length_is_sent_whole(tmp_path: Path, length: int, k
 
     assert whole.status == head.status == 200
     assert whole.body == LARGE[:length]
+    assert length <= 65_536 or head.body == b""  # of a short one the server drops it
     for reader in (whole, head):
         assert reader.headers[b"content-length"] == b"%d" % length
         assert reader.headers[b"content-type"] == b"application/octet-stream"
@@ -174,6 +175,8 @@ async def test_so_many_large_blobs_are_sent_at_once(
 
     assert (refused.status, refused.headers[b"retry-after"]) == (503, b"1")
     assert let.body == b"small"
+    if isinstance(store, OpenedStore):
+        assert [file.closed for file in store.files] == [True, False, True, True, True]
     assert first.body == after.body == LARGE
     await stopped(asking[1])
 
