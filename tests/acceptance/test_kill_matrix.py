@@ -418,7 +418,9 @@ def test_every_step_has_a_case() -> None:
     assert set(SCENARIOS) == set(Step)
 
 
-def test_jobs_survive_a_kill_at_every_step(matrix: Matrix) -> None:
+def test_jobs_survive_a_kill_at_every_step(
+    matrix: Matrix, capsys: pytest.CaptureFixture[str]
+) -> None:
     away = matrix.add_scripted(Behaviour.UNAVAILABLE)
     for moment in Moment:
         # Owners of their own: their jobs are admitted when the time has come.
@@ -432,10 +434,11 @@ def test_jobs_survive_a_kill_at_every_step(matrix: Matrix) -> None:
             matrix.recovered += not still_lost
             print(f"{step.name:<20} {moment.value:<7} lost {still_lost}")
     lost, duplicated = matrix.lost(), matrix.duplicated()
-    print(
-        f"kills {matrix.kills}, recovered {matrix.recovered}, "
-        f"lost {len(lost)}, duplicated {len(duplicated)}"
-    )
+    with capsys.disabled():  # shown by every run, also when it passes
+        print(
+            f"\nkill matrix: kills {matrix.kills}, recovered {matrix.recovered}, "
+            f"lost {len(lost)}, duplicated {len(duplicated)}"
+        )
     assert matrix.kills == len(Step) * len(Moment)
     assert lost == []
     assert duplicated == []

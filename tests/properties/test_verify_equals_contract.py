@@ -4,6 +4,8 @@ import os
 import random
 from collections import Counter
 
+import pytest
+
 from orchestrator.attestation.verifier import verify_statement
 from orchestrator.errors import ContractError, VerificationError
 from orchestrator.models import Mode, Scheme
@@ -35,9 +37,12 @@ def contract_says(world: World, case: Case) -> str:
     return "recorded"
 
 
-def test_the_code_of_verify_is_the_error_of_the_contract() -> None:
+def test_the_code_of_verify_is_the_error_of_the_contract(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     seed = int(os.environ.get(SEED_VARIABLE) or random.SystemRandom().getrandbits(32))
-    print(f"{SEED_VARIABLE}={seed}")
+    with capsys.disabled():  # shown by every run, also when it passes
+        print(f"\nverify against the contract: {SEED_VARIABLE}={seed}")
     world = build_world(random.Random(seed))
     maker = CaseMaker(world)
     valid = [maker.valid() for _ in range(CASES // 2)]
@@ -64,7 +69,8 @@ def test_the_code_of_verify_is_the_error_of_the_contract() -> None:
 
     rows = {row: sum(codes[code] for code in names) for row, names in ROWS.items()}
     several = sum(len(case.faults) > 1 for case in faulty)
-    print(f"recorded {codes['recorded']}, by row {rows}, with several faults {several}")
+    with capsys.disabled():
+        print(f"recorded {codes['recorded']}, by row {rows}, with several faults {several}")
     assert world.chain.finalized_head().number == blocks + len(Mode) - 1
     assert codes["recorded"] == CASES // 2
     assert min(rows.values()) >= 200
