@@ -42,6 +42,7 @@ class EventKind(Enum):
     PURGED = "purged"
     ATTESTATION_REFUSED = "attestation_refused"
     WORKER_ERROR = "worker_error"
+    WORKER_REFUSED = "worker_refused"
     CHAIN_ERROR = "chain_error"
     BLOB_ERROR = "blob_error"
     CONFLICT = "conflict"
@@ -149,6 +150,11 @@ _BY_REASON = {
         "reason",
     ),
     EventKind.WORKER_ERROR: ("phala_jobs_worker_errors", "Workers that gave no answer.", "kind"),
+    EventKind.WORKER_REFUSED: (
+        "phala_jobs_worker_refusals",
+        "Requests that workers refused.",
+        "reason",
+    ),
     EventKind.CHAIN_ERROR: ("phala_jobs_chain_errors", "Calls that the chain failed.", "kind"),
     EventKind.BLOB_ERROR: ("phala_jobs_blob_errors", "Results that could not be kept.", "kind"),
 }

@@ -25,6 +25,7 @@ _WORTH_A_WARNING = frozenset(
         EventKind.BLOB_ERROR,
         EventKind.CHAIN_ERROR,
         EventKind.WORKER_ERROR,
+        EventKind.WORKER_REFUSED,
     }
 )
 

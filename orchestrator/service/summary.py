@@ -7,6 +7,8 @@ from orchestrator.metrics import EventKind, ServiceEvent
 
 __all__ = ["RunSummary", "StopEvent"]
 
+_REFUSALS = (EventKind.REFUSED, EventKind.ATTESTATION_REFUSED, EventKind.WORKER_REFUSED)
+
 
 class StopEvent(Protocol):
     """Anything to wait for that says stop: an event of asyncio or of anyio."""
@@ -25,5 +27,5 @@ class RunSummary:
     def add(self, event: ServiceEvent) -> None:
         """Count an event."""
         self.counts[event.kind] = self.counts.get(event.kind, 0) + 1
-        if event.kind in (EventKind.REFUSED, EventKind.ATTESTATION_REFUSED):
+        if event.kind in _REFUSALS:
             self.refusals[event.code] = self.refusals.get(event.code, 0) + 1

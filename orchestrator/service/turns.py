@@ -79,6 +79,7 @@ class Result:
 
 _STALE = frozenset({"StatementTooOld", "StatementFromFuture"})
 _READ_AGAIN = frozenset({"JobNotFound", "AlreadyAttested", "WrongStatus", "DeadlinePassed"})
+_ABOUT_THE_TOKEN = frozenset({401, 403})
 _NOT_THE_JOB = frozenset({"WrongMode", "MissingRole"})
 _MARKABLE = frozenset({AttestationStatus.VALID, AttestationStatus.WORKER_EXPIRED})
 
@@ -315,19 +316,30 @@ class Turns:
         return Result(next=_another(turn))
 
     def _after_worker_error(self, turn: Turn, error: WorkerError) -> Result:
+        if isinstance(error, WorkerRefusedError):
+            detail = str(error)
+            if error.status in _ABOUT_THE_TOKEN:
+                detail += f"; the file of --tokens names worker {turn.worker}'s token"
+            self._refuse(turn, "WorkerRefused", detail, EventKind.WORKER_REFUSED)
+            return Result(next=_another(turn))
         self._tell(EventKind.WORKER_ERROR, turn, error)
         if isinstance(error, WorkerUnavailableError):
             busy_for = error.retry_after_seconds
             if busy_for is not None and turn.job.attested_by is None:
                 return Result(next=Next.TURN, pause_worker=True, pause_seconds=busy_for)
             return Result(next=_another(turn), pause_worker=True, pause_seconds=busy_for)
-        code = "WorkerRefused" if isinstance(error, WorkerRefusedError) else "WorkerProtocol"
-        self._refuse(turn, code, str(error))
+        self._refuse(turn, "WorkerProtocol", str(error))
         return Result(next=_another(turn), pause_worker=isinstance(error, WorkerProtocolError))
 
-    def _refuse(self, turn: Turn, code: str, detail: str) -> None:
+    def _refuse(
+        self,
+        turn: Turn,
+        code: str,
+        detail: str,
+        kind: EventKind = EventKind.ATTESTATION_REFUSED,
+    ) -> None:
         self._parts.write_refusal(
-            EventKind.ATTESTATION_REFUSED,
+            kind,
             job_id=turn.job.job_id,
             worker=turn.worker,
             code=code,

@@ -35,6 +35,7 @@ def test_every_kind_of_event_is_counted() -> None:
         "phala_jobs_purged_total",
         "phala_jobs_attestations_refused_total",
         "phala_jobs_worker_errors_total",
+        "phala_jobs_worker_refusals_total",
         "phala_jobs_chain_errors_total",
         "phala_jobs_blob_errors_total",
         "phala_jobs_conflicts_total",

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, WorkerRefusedError
 from orchestrator.journal import JobState
 from orchestrator.metrics import EventKind
 from orchestrator.models import Completion, Job, JobStatus, Outcome, Role, Worker, WorkerStatus
@@ -103,7 +103,33 @@ async def test_refusal_is_written_down_and_the_next_worker_is_asked(
     (recorded,) = world.chain_events("AttestationRecorded")
     assert recorded.fields["worker"] == good
     assert world.codes(job_id) == {code}
-    assert code in {event.code for event in world.heard(EventKind.ATTESTATION_REFUSED)}
+    is_request = code == "WorkerRefused"
+    kind = EventKind.WORKER_REFUSED if is_request else EventKind.ATTESTATION_REFUSED
+    assert code in {event.code for event in world.heard(kind)}
+
+
+@pytest.mark.parametrize(("status", "is_named"), [(401, True), (403, True), (422, False)])
+async def test_a_refused_token_leaves_one_line_a_try_that_names_the_option(
+    world: World, monkeypatch: pytest.MonkeyPatch, status: int, *, is_named: bool
+) -> None:
+    worker = world.add_worker()
+    tries: list[JobRequest] = []
+
+    async def refuse(request: JobRequest) -> bool:
+        tries.append(request)
+        raise WorkerRefusedError(status, "no")
+
+    monkeypatch.setattr(world.scripted[0], "put_job", refuse)
+    world.submit(worker)
+
+    summary = await world.run()
+
+    told = world.heard(EventKind.WORKER_REFUSED)
+    assert len(told) == len(tries) == summary.refusals["WorkerRefused"]
+    assert told[0].detail.startswith(f"the worker answered {status}: no")
+    assert (f"--tokens names worker {worker}'s token" in told[0].detail) is is_named
+    assert not world.heard(EventKind.ATTESTATION_REFUSED)
+    assert not world.heard(EventKind.WORKER_ERROR)
 
 
 @pytest.mark.parametrize("behaviour", REFUSED)
