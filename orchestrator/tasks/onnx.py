@@ -29,6 +29,7 @@ MODEL_FOLDER_VARIABLE = "PHALA_JOBS_MODELS"
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _MAX_MODEL_BYTES = 256 << 20
+_MODELS_NAMED = 5
 _ELEMENTS = {"tensor(float)": "float32", "tensor(double)": "float64"}
 _KNOWN_PARAMETERS = frozenset({"model", "model_hash", "format"})
 
@@ -84,7 +85,8 @@ def _read_model(parameters: Mapping[str, object]) -> bytes:
     name = parameters.get("model")
     # No dot and no slash: a name can't lead out of the folder.
     if not isinstance(name, str) or not _MODEL_NAME.fullmatch(name):
-        raise TaskError("BadParameters", f"model: must match {_MODEL_NAME.pattern}")
+        said = "is needed" if name is None else f"must match {_MODEL_NAME.pattern}"
+        raise TaskError("BadParameters", f"model: --parameter model=NAME {said}; {_models_here()}")
     wanted = _wanted_hash(parameters.get("model_hash"))
     folder = os.environ.get(MODEL_FOLDER_VARIABLE)
     if not folder:
@@ -93,13 +95,24 @@ def _read_model(parameters: Mapping[str, object]) -> bytes:
         with (Path(folder) / f"{name}.onnx").open("rb") as file:
             model = file.read(_MAX_MODEL_BYTES + 1)
     except FileNotFoundError:
-        raise TaskError("UnknownModel", f"this worker has no model {name}") from None
+        raise TaskError(
+            "UnknownModel", f"this worker has no model {name}; {_models_here()}"
+        ) from None
     if len(model) > _MAX_MODEL_BYTES:
         raise TaskError("UnknownModel", f"{name} is larger than {_MAX_MODEL_BYTES} bytes")
     found = blake2_256(model)
     if wanted is not None and found != wanted:
         raise TaskError("ModelHashMismatch", f"{name} has the hash {found.hex()}")
     return model
+
+
+def _models_here() -> str:
+    """Say which models there are, as far as there is room for it."""
+    folder = os.environ.get(MODEL_FOLDER_VARIABLE)
+    found = sorted(Path(folder).glob("*.onnx")) if folder else []
+    names = [path.stem for path in found if _MODEL_NAME.fullmatch(path.stem)]
+    named = ", ".join(names[:_MODELS_NAMED]) + (", ..." if len(names) > _MODELS_NAMED else "")
+    return f"models here: {named or 'none'}"
 
 
 def _wanted_hash(value: object) -> bytes | None:

@@ -107,6 +107,16 @@ def test_bad_parameters_are_named(folder: Path, parameters: dict[str, object], w
     assert words in refused(b"1,2", **parameters)
 
 
+def test_without_a_model_the_option_and_the_models_are_named(folder: Path) -> None:
+    for name in ("b", "c", "d", "e", "f", "not a name"):
+        (folder / f"{name}.onnx").touch()
+
+    assert refused(b"1,2") == (
+        "BadParameters: model: --parameter model=NAME is needed; models here: b, c, d, e, f, ..."
+    )
+    assert refused(b"1,2", model="other").endswith("; models here: b, c, d, e, f, ...")
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -192,6 +202,7 @@ def test_without_a_model_folder_there_are_no_models(
     monkeypatch.delenv(MODEL_FOLDER_VARIABLE)
 
     assert "no model folder" in refused(b"1,2", model="negate")
+    assert refused(b"1,2").endswith("; models here: none")
 
 
 def test_memory_that_the_library_can_not_get_is_a_memory_error() -> None:
