@@ -174,7 +174,11 @@ class Execution:
             where = f"{place.filename}:{place.lineno}"
             self._put_back(entry, f"a mistake of the worker, {type(error).__name__} at {where}")
         else:
-            self._meters.finished(stored.outcome, self._clock() - began)
+            took_ms = self._clock() - began
+            _log.info(
+                "job %d: %s in %d ms", entry.job.key.job_id, stored.outcome.name.lower(), took_ms
+            )
+            self._meters.finished(stored.outcome, took_ms)
             self._forget(entry)
         finally:
             current = asyncio.current_task()

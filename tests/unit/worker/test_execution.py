@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
@@ -119,6 +120,20 @@ async def test_jobs_run_in_order_of_arrival(make: Make) -> None:
     assert runner.started == [3, 1, 2]
     assert execution.find(jobs[2].key) is None
     assert (execution.running, execution.waiting) == (0, 0)
+
+
+async def test_each_job_leaves_one_line_in_the_log(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "orchestrator")
+    execution = make(free())
+    job = accepted(7)
+
+    execution.accept(job)
+    await execution.wait(job.key, 10)
+
+    assert len(caplog.messages) == 1
+    assert re.fullmatch(r"job 7: completed in \d+ ms", caplog.messages[0])
 
 
 @pytest.mark.parametrize(
