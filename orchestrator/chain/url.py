@@ -20,6 +20,9 @@ def open_chain(url: str, *, create: bool = False) -> Chain:
         ChainUnavailableError: The chain can't be reached now.
     """
     scheme, _, rest = url.partition(":")
+    if scheme in ("ws", "wss"):
+        message = f"chain: {url!r}: nodes (ws://) are not in this release; only local:PATH"
+        raise ConfigError(message)
     if scheme != "local":
         message = f"chain: {url!r} is not of the form local:PATH"
         raise ConfigError(message)

@@ -7,8 +7,9 @@ import typer
 from orchestrator.cli.command import command
 from orchestrator.cli.output import to_json
 from orchestrator.cli.session import Session
-from orchestrator.cli.values import parse_account, parse_parameters
-from orchestrator.models import Mode, Role
+from orchestrator.cli.values import parse_account, parse_parameters, shown_bounds, shown_parameter
+from orchestrator.errors import ContractError
+from orchestrator.models import Mode, Parameters, Role
 
 roles = typer.Typer(help="Roles of accounts at the contract.", no_args_is_help=True)
 mode = typer.Typer(help="Whether the contract takes and records jobs.", no_args_is_help=True)
@@ -84,9 +85,15 @@ def set_mode(
 
 @command(parameters, "show", settings=READ, group="parameters")
 def show_parameters(session: Session) -> None:
-    """Print the contract's limits; times in milliseconds."""
-    found = session.chain.read(session.processor.parameters())
-    session.output.result({name: to_json(value) for name, value in vars(found).items()})
+    """Print the contract's limits; with --json times are milliseconds."""
+    _show(session, session.chain.read(session.processor.parameters()))
+
+
+def _show(session: Session, limits: Parameters) -> None:
+    if session.output.as_json:
+        session.output.result({name: to_json(value) for name, value in vars(limits).items()})
+        return
+    session.output.result({name: shown_parameter(name, v) for name, v in vars(limits).items()})
 
 
 @command(parameters, "set", settings=SEND, group="parameters")
@@ -97,8 +104,14 @@ def set_parameters(
     """Change limits, such as `rate_limit=100 max_ttl=2d`; the others stay. Admin only."""
     current = session.chain.read(session.processor.parameters())
     changed = parse_parameters(assignments, current)
-    session.send(session.processor.set_parameters(changed), "Setting parameters")
-    session.output.result({name: to_json(value) for name, value in vars(changed).items()})
+    try:
+        session.send(session.processor.set_parameters(changed), "Setting parameters")
+    except ContractError as refusal:
+        if refusal.variant != "ParameterOutOfRange":
+            raise
+        bounds = shown_bounds({assignment.partition("=")[0] for assignment in assignments})
+        raise ContractError(refusal.variant, f"{bounds}; min_ttl is at most max_ttl") from refusal
+    _show(session, changed)
 
 
 @command(admin, "propose", settings=SEND, group="admin")

@@ -9,7 +9,7 @@ from orchestrator.cli.access import READ
 from orchestrator.cli.command import command
 from orchestrator.cli.output import to_json
 from orchestrator.cli.session import Session
-from orchestrator.cli.values import parse_parameters
+from orchestrator.cli.values import parse_parameters, shown_parameter
 from orchestrator.models import Parameters
 
 app = typer.Typer(help="Put the contract on a chain, and look at it.", no_args_is_help=True)
@@ -70,6 +70,7 @@ def info(session: Session) -> None:
     from orchestrator.encoding import to_ss58
 
     chain, processor = session.chain, session.processor
+    limits = vars(chain.read(processor.parameters()))
     session.output.result(
         {
             "contract": to_ss58(session.contract),
@@ -79,6 +80,9 @@ def info(session: Session) -> None:
             "mode": chain.read(processor.mode()).value,
             "admin": to_ss58(chain.read(processor.admin())),
             "jobs": chain.read(processor.get_job_counter()),
-            "parameters": to_json(chain.read(processor.parameters())),
+            "parameters": {
+                name: value if session.output.as_json else shown_parameter(name, value)
+                for name, value in limits.items()
+            },
         }
     )

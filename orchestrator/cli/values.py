@@ -25,6 +25,20 @@ _MS_PARAMETERS = {
     "max_registration",
     "mark_grace",
 }
+_BYTE_PARAMETERS = {"max_payload", "max_reference"}
+_DAY = _UNITS_MS["d"]
+PARAMETER_BOUNDS = {  # of protocol 2.4; the contract alone enforces them
+    "max_payload": (256, 12_288),
+    "max_reference": (1, 1 << 40),
+    "min_ttl": (10_000, 30 * _DAY),
+    "max_ttl": (10_000, 30 * _DAY),
+    "rate_limit": (1, 1_000_000),
+    "rate_window": (1_000, _DAY),
+    "max_attestation_age": (1_000, _DAY),
+    "max_clock_skew": (0, 600_000),
+    "max_registration": (3_600_000, 365 * _DAY),
+    "mark_grace": (60_000, 7 * _DAY),
+}
 
 
 def parse_duration(field: str, text: str) -> int:
@@ -33,6 +47,28 @@ def parse_duration(field: str, text: str) -> int:
     if match is None:
         raise InputError(f"{field}: {text!r} is no duration such as 90s, 15m, 2h or 7d")
     return int(match[1]) * _UNITS_MS[match[2]]
+
+
+def shown_duration(ms: int) -> str:
+    """Milliseconds in the largest unit that holds them whole: `1m`, `90s`, `1500ms`."""
+    unit = next((u for u in ("d", "h", "m", "s") if ms and ms % _UNITS_MS[u] == 0), "ms")
+    return f"{ms // _UNITS_MS[unit]}{unit}"
+
+
+def shown_parameter(name: str, value: int) -> str:
+    """A limit of the contract with its unit, such as `1m`, `8192 bytes` or `60`."""
+    if name in _MS_PARAMETERS:
+        return shown_duration(value)
+    return f"{value} bytes" if name in _BYTE_PARAMETERS else str(value)
+
+
+def shown_bounds(names: Iterable[str]) -> str:
+    """Between what an admin may set these limits."""
+    return ", ".join(
+        f"{name} {shown_parameter(name, low)} to {shown_parameter(name, high)}"
+        for name, (low, high) in PARAMETER_BOUNDS.items()
+        if name in names
+    )
 
 
 def parse_bytes32(field: str, text: str) -> bytes:

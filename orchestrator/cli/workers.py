@@ -9,8 +9,8 @@ from orchestrator.cli.access import READ, SEND
 from orchestrator.cli.command import command
 from orchestrator.cli.output import Document, to_json
 from orchestrator.cli.session import Session
-from orchestrator.cli.values import parse_bytes32, parse_duration
-from orchestrator.errors import InputError
+from orchestrator.cli.values import parse_bytes32, parse_duration, shown_duration
+from orchestrator.errors import ContractError, InputError, WorkerUnavailableError
 
 if TYPE_CHECKING:
     from orchestrator.models import Signature, Worker, WorkerRegistration
@@ -25,6 +25,7 @@ NOT_A_TEE = (
 )
 MAX_ENDPOINT_BYTES = 128
 COLUMNS = ("worker", "status", "trusted", "valid_until", "endpoint", "scheme")
+KEY_COLUMNS = ("worker", "signing_key")
 
 
 def worker_document(worker: "Worker") -> Document:
@@ -55,6 +56,10 @@ def list_workers(session: Session) -> None:
         ]
         start = page.next
     session.output.rows("workers", rows, columns=COLUMNS)
+    if rows and not session.output.as_json:
+        # A table of its own: a key takes nearly all of a line of 80 columns.
+        session.output.say("")
+        session.output.rows("signing keys", rows, columns=KEY_COLUMNS)
 
 
 @command(app, "register", settings=SEND, group="workers")
@@ -98,19 +103,26 @@ def register(
     token = read_secret_file("token_file", token_file) if token_file is not None else None
     session.output.say(NOT_A_TEE)
     with session.output.progress(f"Asking {url} for its signature"):
-        registration, possession = asyncio.run(
-            ask_registration(
-                url,
-                token=token,
-                genesis_hash=session.chain.genesis_hash,
-                contract=session.contract,
-                measurement=measured,
-                valid_until=valid_until,
+        try:
+            registration, possession = asyncio.run(
+                ask_registration(
+                    url,
+                    token=token,
+                    genesis_hash=session.chain.genesis_hash,
+                    contract=session.contract,
+                    measurement=measured,
+                    valid_until=valid_until,
+                )
             )
-        )
-    receipt = session.send(
-        session.processor.register_worker(registration, possession), "Registering the worker"
-    )
+        except WorkerUnavailableError as error:
+            raise WorkerUnavailableError(
+                f"no worker answers at {url}; is worker run running? ({error})"
+            ) from error
+    call = session.processor.register_worker(registration, possession)
+    try:
+        receipt = session.send(call, "Registering the worker")
+    except ContractError as refusal:
+        raise _explained(session, refusal, measured) from refusal
     session.output.result(
         {
             "worker": receipt.value,
@@ -123,6 +135,19 @@ def register(
             "tee": "none: development worker, no TEE",
         }
     )
+
+
+def _explained(session: Session, refusal: ContractError, measurement: bytes) -> ContractError:
+    """The refusal with its limit, or with what to do about it."""
+    if refusal.variant == "MeasurementNotAllowed":
+        allow = f"phala-jobs measurements allow {measurement.hex()}"
+        return ContractError(refusal.variant, allow)
+    if refusal.variant == "ValidityOutOfRange":
+        longest = session.chain.read(session.processor.parameters()).max_registration
+        return ContractError(
+            refusal.variant, f"valid_for: the contract takes up to {shown_duration(longest)}"
+        )
+    return refusal
 
 
 async def ask_registration(

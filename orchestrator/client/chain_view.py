@@ -144,17 +144,21 @@ class ChainView:
     def trusted_workers(self, *, now: int) -> list[Worker]:
         """All workers that are trusted now, by id."""
         trusted = []
+        for worker in self.workers():
+            try:
+                self._require_trust(worker, now=now)
+            except UntrustedWorkerError:
+                continue
+            trusted.append(worker)
+        return trusted
+
+    def workers(self) -> Iterator[Worker]:
+        """All registered workers by id, trusted or not."""
         start: int | None = 1
         while start is not None:
             page = self.chain.read(self.processor.workers_page(start, _PAGE))
-            for worker in page.items:
-                try:
-                    self._require_trust(worker, now=now)
-                except UntrustedWorkerError:
-                    continue
-                trusted.append(worker)
+            yield from page.items
             start = _next_place("workers_page", start, page.next)
-        return trusted
 
     def _require_trust(self, worker: Worker, *, now: int) -> None:
         if not self.chain.read(self.processor.is_trusted(worker.worker)):

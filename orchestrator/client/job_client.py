@@ -20,7 +20,7 @@ from orchestrator.client.submitter import TRAPPED, SubmitProgress, Submitter
 from orchestrator.client.watch import WaitProgress, Watch
 from orchestrator.crypto import OwnerSecret, SealedJob
 from orchestrator.errors import ContractError, ContractTrappedError
-from orchestrator.models import Account, JobId, JobStatus, PublicKey, TaskInput, WorkerId
+from orchestrator.models import Account, JobHead, JobId, JobStatus, PublicKey, TaskInput, WorkerId
 
 __all__ = ["JobClient"]
 
@@ -357,8 +357,10 @@ class JobClient:
             if refusal.variant != "WrongStatus":
                 raise
             head = self._view.heads([job_id]).get(job_id)
-            if head is None or head.status is not status:
+            if head is None:
                 raise
+            if head.status is not status:
+                raise ContractError(refusal.variant, _why_not(head, status)) from None
         self._list.update(job_id, status=status)
 
     def _drive(self, steps: Generator[P, None, T], progress: Callable[[P], None] | None) -> T:
@@ -374,6 +376,13 @@ class JobClient:
                     progress(step)
                 if step.wait_seconds:
                     self._sleep(step.wait_seconds)
+
+
+def _why_not(head: JobHead, wanted: JobStatus) -> str:
+    job = f"job {head.job_id} is {head.status.value}"
+    if wanted is JobStatus.CANCELLED and head.status is JobStatus.ATTESTED:
+        return f"{job}; it can be cancelled if it is not marked within mark_grace"
+    return f"{job}; only a Submitted one can be {wanted.value.lower()}"
 
 
 def _tuple(workers: Sequence[WorkerId] | None) -> tuple[WorkerId, ...] | None:

@@ -112,10 +112,13 @@ class Sealer:
             secret=self._secret,
             recipients=[worker.encryption_key for worker in workers],
         )
-        if len(sealed.envelope) > parameters.max_payload:
+        excess = len(sealed.envelope) - parameters.max_payload
+        if excess > 0:
+            fitting = len(submission.task.input) - excess
             raise InputError(
                 f"payload: {len(sealed.envelope)} bytes when sealed, the contract's max_payload"
                 f" is {parameters.max_payload}; larger payloads by reference come later"
+                + (f"; about {fitting} bytes of input fit" if fitting > 0 else "")
             )
         return sealed, tuple(worker.worker for worker in workers)
 
@@ -129,10 +132,7 @@ class Sealer:
             if self._pool is None:
                 self._pool = self._recipients.pool()
             if not self._pool:
-                raise UntrustedWorkerError(
-                    "WorkerNotTrusted",
-                    "no worker is trusted now, accepted by this owner, and has a usable key",
-                )
+                raise UntrustedWorkerError("WorkerNotTrusted", self._why_none())
             count = min(_DEFAULT_WORKERS, len(self._pool))
             return secrets.SystemRandom().sample(self._pool, count)
         if not 1 <= len(wanted) <= _MAX_WORKERS:
@@ -140,6 +140,15 @@ class Sealer:
         if len(set(wanted)) != len(wanted):
             raise InputError(f"workers: {list(wanted)} names one twice")
         return [self._trusted(worker) for worker in wanted]
+
+    def _why_none(self) -> str:
+        registered = sum(1 for _ in self._view.workers())
+        if not registered:
+            return "no worker is registered"
+        return (
+            f"{registered} registered, and no worker is trusted now, accepted by this owner, and"
+            " has a usable key: phala-jobs workers list"
+        )
 
     def _trusted(self, worker: WorkerId) -> Worker:
         if worker not in self._workers:

@@ -11,10 +11,12 @@ import pytest
 from orchestrator.chain import bundle as bundles
 from orchestrator.chain.bundle import load_bundle
 from orchestrator.chain.processor import JobProcessor
-from orchestrator.cli import versions
-from orchestrator.encoding import to_ss58
-from orchestrator.errors import ChainMismatchError
-from orchestrator.models import Mode, Parameters
+from orchestrator.cli import output, versions, workers
+from orchestrator.cli.values import PARAMETER_BOUNDS
+from orchestrator.crypto import EcdsaSigner, EncryptionKey
+from orchestrator.encoding import blake2_256, registration_digest, to_ss58
+from orchestrator.errors import ChainMismatchError, ContractError
+from orchestrator.models import Mode, Parameters, Signature, WorkerRegistration
 
 from .conftest import Run
 from .world import ADMIN, MEASUREMENT, OPERATOR, World
@@ -76,7 +78,10 @@ def test_a_second_contract_of_one_account_needs_a_salt(
         (("--parameter", "rate_limit=x"), "rate_limit: 'x'"),
         (("--account-file", "/nonexistent"), "account_file: file /nonexistent"),
         (("--bundle", "/nonexistent"), "/nonexistent: No such file"),
-        (("--chain", "ws://127.0.0.1:9944"), "'ws://127.0.0.1:9944' is not of the form local:PATH"),
+        (
+            ("--chain", "ws://127.0.0.1:9944"),
+            "nodes (ws://) are not in this release; only local:PATH",
+        ),
     ],
 )
 def test_nothing_is_written_when_the_input_is_bad(
@@ -261,7 +266,37 @@ def test_a_parameter_out_of_bounds_is_refused_and_changes_nothing(run: Run, worl
 
     assert ran.exit_code == 1
     assert ran.document["error"] == "ParameterOutOfRange"
+    assert "(max_ttl 10s to 30d; min_ttl is at most max_ttl)" in ran.document["message"]
     assert run("parameters", "show", "--json").document == vars(Parameters())
+
+
+@pytest.mark.parametrize("name", PARAMETER_BOUNDS)
+def test_the_bounds_that_are_told_are_those_of_the_contract(world: World, name: str) -> None:
+    low, high = PARAMETER_BOUNDS[name]
+    widest = replace(Parameters(), min_ttl=10_000, max_ttl=PARAMETER_BOUNDS["max_ttl"][1])
+
+    with world.chain() as chain:
+        for value in (low, high):
+            same = {"min_ttl": value, "max_ttl": value} if name.endswith("_ttl") else {name: value}
+            chain.call(world.processor.set_parameters(replace(widest, **same)), signer=ADMIN)
+        for value in (low - 1, high + 1):
+            if value < 0:
+                continue
+            with pytest.raises(ContractError, match="ParameterOutOfRange"):
+                chain.call(
+                    world.processor.set_parameters(replace(widest, **{name: value})), signer=ADMIN
+                )
+
+
+def test_limits_are_shown_with_their_units(run: Run, world: World) -> None:
+    shown = [" ".join(line.split()) for line in run("parameters", "show").stdout.splitlines()]
+    info = " ".join(run("contract", "info").stdout.split())
+
+    for words in ("min ttl 1m", "max ttl 7d", "max payload 8192 bytes", "rate limit 60"):
+        assert words in shown
+    assert "max_payload 8192 bytes" in info
+    assert "min_ttl 1m" in info
+    assert run("contract", "info", "--json").document["parameters"] == vars(Parameters())
 
 
 def test_the_admin_changes_in_two_steps(
@@ -310,13 +345,17 @@ def test_workers_are_listed_suspended_reinstated_and_revoked(run: Run, world: Wo
     assert again.document["error"] == "WorkerRevoked"
 
 
-def test_the_table_of_workers_is_for_people(run: Run, world: World) -> None:
+def test_the_table_of_workers_is_for_people(
+    run: Run, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "WIDTH_WITHOUT_TERMINAL", 80)
+
     ran = run("workers", "list")
 
     assert ran.exit_code == 0
     assert "endpoint" in ran.stdout
     assert "Active" in ran.stdout
-    assert "signing key" not in ran.stdout
+    assert "0x" + world.workers[1].signer.public_key.key.hex() in ran.stdout
 
 
 @pytest.mark.parametrize(
@@ -351,8 +390,66 @@ def test_a_worker_that_does_not_answer_is_not_registered(run: Run, world: World)
     )
 
     assert ran.exit_code == 3
+    assert ran.document["message"].startswith(
+        "no worker answers at http://127.0.0.1:1; is worker run running? ("
+    )
     assert "no TEE" in ran.stderr
     assert len(run("workers", "list", "--json").document["workers"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("measurement", "valid_for", "message"),
+    [
+        (MEASUREMENT, "31d", "ValidityOutOfRange (valid_for: the contract takes up to 30d)"),
+        (
+            b"\xab" * 32,
+            "7d",
+            f"MeasurementNotAllowed (phala-jobs measurements allow {'ab' * 32})",
+        ),
+    ],
+)
+def test_a_refused_registration_says_what_to_do(
+    run: Run,
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    measurement: bytes,
+    valid_for: str,
+    message: str,
+) -> None:
+    monkeypatch.setattr(workers, "ask_registration", _answer)
+
+    ran = run(
+        *("workers", "register", "http://127.0.0.1:1", "--unverified", "--json"),
+        *("--measurement", measurement.hex(), "--valid-for", valid_for),
+    )
+
+    assert ran.exit_code == 1
+    assert ran.document["error"] == message.partition(" ")[0]
+    assert ran.document["message"].endswith(message)
+
+
+async def _answer(
+    url: str,
+    *,
+    token: str | None,
+    genesis_hash: bytes,
+    contract: bytes,
+    measurement: bytes,
+    valid_until: int,
+) -> tuple[WorkerRegistration, Signature]:
+    """What a new worker answers."""
+    assert token is None
+    signer = EcdsaSigner.generate()
+    registration = WorkerRegistration(
+        signing_key=signer.public_key,
+        encryption_key=EncryptionKey.generate().public_key,
+        measurement=measurement,
+        evidence_hash=blake2_256(b""),
+        endpoint=url.encode(),
+        valid_until=valid_until,
+    )
+    digest = registration_digest(registration, genesis_hash=genesis_hash, contract=contract)
+    return registration, signer.sign(digest)
 
 
 def test_versions_are_of_program_protocol_and_contract(run: Run) -> None:

@@ -193,6 +193,7 @@ class TestEnding:
             client.cancel(job_id)
 
         assert refused.value.variant == "WrongStatus"
+        assert "job 1 is Processed; only a Submitted one can be cancelled" in str(refused.value)
         assert client.status(job_id) is JobStatus.PROCESSED
 
     def test_others_do_not_cancel_or_purge(self, world: World, task: TaskInput) -> None:

@@ -13,6 +13,7 @@ from orchestrator.chain import Cursor, EventPage
 from orchestrator.chain.bundle import load_bundle
 from orchestrator.chain.processor import JobProcessor
 from orchestrator.client import JobClient, Submission
+from orchestrator.client.chain_view import ChainView
 from orchestrator.crypto import (
     AccountKey,
     EcdsaSigner,
@@ -195,7 +196,9 @@ class TestChecksBeforeSending:
         exact, short = make(max_payload=length), make(max_payload=length - 1)
 
         assert exact.client().submit(task, workers=[1]) == 1
-        with pytest.raises(InputError, match=f"payload: {length} bytes"):
+        with pytest.raises(
+            InputError, match=f"payload: {length} bytes .*; about 2999 bytes of input fit"
+        ):
             short.client().submit(task, workers=[1])
         assert short.job_count() == 0
 
@@ -269,7 +272,21 @@ class TestChecksBeforeSending:
         client = world.client()
         world.chain.inside.call(world.processor.revoke_measurement(MEASUREMENT), signer=ADMIN)
 
-        with pytest.raises(UntrustedWorkerError, match="no worker is trusted now"):
+        with pytest.raises(
+            UntrustedWorkerError,
+            match=r"\d registered, and no worker is trusted .*: phala-jobs workers list",
+        ):
+            client.submit(task)
+
+        _nothing_happened(world, client)
+
+    def test_no_worker_is_registered(
+        self, world: World, task: TaskInput, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client = world.client()
+        monkeypatch.setattr(ChainView, "workers", lambda _: iter(()))
+
+        with pytest.raises(UntrustedWorkerError, match="WorkerNotTrusted: no worker is registered"):
             client.submit(task)
 
         _nothing_happened(world, client)
