@@ -15,6 +15,7 @@ from orchestrator.errors import InputError
 from orchestrator.models import Parameters, PublicKey, Scheme
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+MAX_DURATION_DAYS = 3_650  # more than any rule allows, and few enough for every clock and counter
 _DURATION = re.compile(r"(\d{1,15})(ms|s|m|h|d)")
 _MS_PARAMETERS = {
     "min_ttl",
@@ -46,7 +47,10 @@ def parse_duration(field: str, text: str) -> int:
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise InputError(f"{field}: {text!r} is no duration such as 90s, 15m, 2h or 7d")
-    return int(match[1]) * _UNITS_MS[match[2]]
+    duration = int(match[1]) * _UNITS_MS[match[2]]
+    if duration > MAX_DURATION_DAYS * _UNITS_MS["d"]:
+        raise InputError(f"{field}: {text!r} is longer than {MAX_DURATION_DAYS}d")
+    return duration
 
 
 def shown_duration(ms: int) -> str:
@@ -125,17 +129,42 @@ def parse_parameters(assignments: Iterable[str], base: Parameters) -> Parameters
 
 
 def parse_task_parameters(assignments: Iterable[str]) -> dict[str, object]:
-    """A task's parameters from `name=value`; a value that is JSON is that, any other is text."""
+    """
+    A task's parameters from `name=value`; a value that is JSON is that, any other is text.
+
+    Raises:
+        InputError: One has no name, or holds what can't be sent; names it.
+    """
     found: dict[str, object] = {}
     for assignment in assignments:
         name, separator, text = assignment.partition("=")
         if not separator or not name:
             raise InputError(f"parameter {assignment!r}: must be NAME=VALUE")
         try:
-            found[name] = json.loads(text)
+            found[name] = json.loads(text, parse_constant=_no_json)
         except ValueError:
             found[name] = text
+        except RecursionError:
+            raise InputError(f"parameter {name}: nested too deeply") from None
+        _require_sendable(name, found[name])
     return found
+
+
+def _no_json(constant: str) -> None:
+    """Python reads NaN and Infinity as numbers; JSON has none such."""
+    raise ValueError(constant)
+
+
+def _require_sendable(name: str, value: object) -> None:
+    """Say which parameter it is that can't be sent, which whoever encodes them all can't."""
+    from orchestrator.encoding import encode_task_input
+    from orchestrator.errors import EncodingError
+    from orchestrator.models import TaskInput
+
+    try:
+        encode_task_input(TaskInput(task="echo", input=b"", parameters={name: value}))
+    except EncodingError as error:
+        raise InputError(f"parameter {name}: {error}") from error
 
 
 def read_input(field: str, path: Path, *, max_bytes: int) -> bytes:

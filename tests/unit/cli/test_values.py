@@ -27,6 +27,12 @@ def test_anything_else_is_no_duration(text: str) -> None:
         values.parse_duration("ttl", text)
 
 
+def test_a_duration_beyond_every_clock_is_refused_with_the_limit() -> None:
+    assert values.parse_duration("ttl", "3650d") == 315_360_000_000
+    with pytest.raises(InputError, match="ttl: '3651d' is longer than 3650d"):
+        values.parse_duration("ttl", "3651d")
+
+
 @pytest.mark.parametrize("prefix", ["", "0x"])
 def test_32_bytes_are_64_hex_digits(prefix: str) -> None:
     assert values.parse_bytes32("measurement", prefix + "ab" * 32) == b"\xab" * 32
@@ -78,6 +84,24 @@ def test_task_parameters_are_json_or_text() -> None:
     found = values.parse_task_parameters(["a=1", "b=true", "c=word", 'd="1"', "e=x=y"])
 
     assert found == {"a": 1, "b": True, "c": "word", "d": "1", "e": "x=y"}
+
+
+def test_what_json_does_not_have_is_text() -> None:
+    assert values.parse_task_parameters(["a=NaN", "b=-Infinity"]) == {"a": "NaN", "b": "-Infinity"}
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("[" * 20 + "]" * 20, "more than 16 levels"),
+        ("[" * 3_000, "nested too deeply"),
+        ("1e999", "float is not allowed here"),
+        (str(1 << 70), "does not fit 64 bits"),
+    ],
+)
+def test_a_task_parameter_that_can_not_be_sent_is_named(value: str, why: str) -> None:
+    with pytest.raises(InputError, match=f"parameter b: .*{why}"):
+        values.parse_task_parameters(["a=1", f"b={value}"])
 
 
 @pytest.mark.parametrize("assignment", ["a", "=1"])
