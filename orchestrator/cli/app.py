@@ -24,6 +24,7 @@ app = typer.Typer(
     name="phala-jobs",
     help="Confidential jobs on TEE workers, verified by the contract itself.",
     no_args_is_help=True,
+    epilog="Exit codes: 0 done, 1 refused, 2 bad usage or input, 3 could not tell, 130 Ctrl-C.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

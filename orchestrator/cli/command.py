@@ -20,6 +20,7 @@ from orchestrator.cli.errors import error_code, error_message, exit_code
 from orchestrator.cli.output import Output
 from orchestrator.cli.session import Session
 from orchestrator.config import (
+    Declared,
     declared_settings,
     default_file,
     load_settings,
@@ -156,7 +157,7 @@ def _setting_option(name: str) -> object:
         option_name(name),
         envvar=variable(name),
         metavar=None if isinstance(declared.default, bool) else _metavar(declared.kinds),
-        help=declared.described.text,
+        help=_setting_help(declared),
         show_default=False,
         rich_help_panel="Settings",
     )
@@ -165,6 +166,16 @@ def _setting_option(name: str) -> object:
     if isinstance(declared.default, tuple):
         return Annotated[list[str] | None, option]
     return Annotated[str | None, option]
+
+
+def _setting_help(declared: Declared) -> str:
+    """What the setting is, how to give several values, and what it is when none is given."""
+    parts = [declared.described.text]
+    if declared.is_list:
+        parts.append("Comma-separated, may be repeated.")
+    if declared.default not in (None, (), False):
+        parts.append(f"Default: {declared.default}")
+    return " ".join(parts)
 
 
 def _metavar(kinds: tuple[object, ...]) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.command import command
-from orchestrator.cli.output import Document, to_json
+from orchestrator.cli.output import Document, printable, shown, to_json
 from orchestrator.cli.session import Session
 from orchestrator.config import declared_settings, key_path, sample_file, variable
 
@@ -25,7 +25,24 @@ def show(session: Session) -> None:
         }
         for name in declared_settings()
     ]
-    session.output.rows("settings", rows)
+    if session.output.as_json:
+        session.output.rows("settings", rows)
+    else:
+        _show_narrow(session, rows)
+
+
+def _show_narrow(session: Session, rows: list[Document]) -> None:
+    """Print names in full at any width; what is not a default says where it is from."""
+    from rich.markup import escape
+
+    grid = session.output.grid()
+    for row in rows:
+        text = shown(str(row["setting"]), row["value"])
+        if row["origin"] != "default":
+            text += f"  ({row['origin']})"
+        grid.add_row(str(row["setting"]), escape(printable(text)))
+    session.output.console().print(grid)
+    session.output.say("variables: PHALA_JOBS_ and the name, such as PHALA_JOBS_WORKER_SLOTS")
 
 
 @command(app, "sample", group="config")

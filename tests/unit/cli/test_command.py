@@ -104,12 +104,23 @@ def test_every_option_of_every_command_has_a_variable_that_its_help_shows(run: R
 def test_help_names_every_noun_and_verb(run: Run) -> None:
     shown = run("--help").stdout
 
+    assert "Exit codes: 0 done, 1 refused, 2 bad usage or input" in shown
     for word in (
         *("demo", "contract", "roles", "mode", "parameters", "admin", "account", "workers"),
         *("measurements", "worker", "orchestrator", "submit", "jobs", "status", "result"),
         *("verify", "cancel", "expire", "purge", "keys", "task", "config"),
     ):
         assert f"│ {word} " in shown, word
+
+
+def test_help_of_a_setting_says_its_default_and_how_to_give_several(run: Run) -> None:
+    shown = " ".join(run("orchestrator", "run", "--help").stdout.replace("│", " ").split())
+
+    assert "Default: 127.0.0.1:9400 " in shown
+    assert "Default: ~/.phala-jobs/keys " in shown
+    assert shown.count("Comma-separated, may be repeated.") == 3
+    assert "Default: ()" not in shown
+    assert "Default: None" not in shown
 
 
 def test_settings_come_from_options_and_variables(

@@ -1,7 +1,11 @@
 """`config`: where each setting came from, and the sample file."""
 
+import re
 from pathlib import Path
 
+import pytest
+
+from orchestrator.cli import output
 from orchestrator.config import declared_settings, key_path, sample_file
 
 from .conftest import Run
@@ -27,6 +31,19 @@ def test_the_table_is_for_people(run: Run) -> None:
 
     assert ran.exit_code == 0
     assert "worker.slots" in ran.stdout
+
+
+def test_names_are_whole_in_a_narrow_terminal(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(output, "WIDTH_WITHOUT_TERMINAL", 60)
+
+    ran = run("config", "show", chain=f"local:{tmp_path / ('x' * 100)}")
+
+    for name in declared_settings():
+        assert re.search(rf"^{re.escape(key_path(name))} ", ran.stdout, re.MULTILINE), name
+    assert max(map(len, ran.stdout.splitlines())) <= 60
+    assert "(environment PHALA_JOBS_CHAIN)" in ran.stdout.replace("\n", "").replace("  ", "")
 
 
 def test_the_sample_file_is_printed_as_it_is(run: Run) -> None:
