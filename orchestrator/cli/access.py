@@ -1,4 +1,4 @@
-"""Who may do what at the contract: roles, mode, parameters, admin, and one's own account's cell."""
+"""Who may do what at the contract: roles, mode, parameters, admin, and one's own account."""
 
 from typing import Annotated
 
@@ -78,7 +78,7 @@ def show_mode(session: Session) -> None:
 def set_mode(
     session: Session, mode: Annotated[Mode, typer.Argument(metavar="MODE", case_sensitive=False)]
 ) -> None:
-    """Set the mode. The admin may choose any, a Guardian only one nearer to Halted."""
+    """Set the mode. The admin may choose any, a Guardian only a stricter one (Halted is last)."""
     session.send(session.processor.set_mode(mode), f"Setting mode {mode.value}")
     session.output.result({"mode": mode.value})
 
@@ -133,7 +133,11 @@ def accept(session: Session) -> None:
 
 @command(account, "release", settings=SEND, group="account")
 def release(session: Session) -> None:
-    """Free one's own account's cell at the contract, when it has no live job and no open window."""
+    """
+    Free what the contract keeps of one's own account.
+
+    It must have no live job, and its rate window must be over.
+    """
     from orchestrator.encoding import to_ss58
 
     session.send(session.processor.release_account(), "Releasing the account")

@@ -34,7 +34,7 @@ FETCH = (*OWNER, "blob_sources")
 MAX_INPUT_BYTES = 16 << 20
 PANEL = "One's own jobs"
 
-JobArgument = Annotated[int, typer.Argument(metavar="JOB", min=1, max=2**128 - 1)]
+JobArgument = Annotated[int, typer.Argument(metavar="JOB", min=1)]
 
 
 def submit(

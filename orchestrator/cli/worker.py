@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.command import command
-from orchestrator.cli.output import Document
+from orchestrator.cli.output import Document, JsonValue
 from orchestrator.cli.serving import service_log
 from orchestrator.cli.session import Session
 from orchestrator.cli.values import parse_duration
@@ -70,13 +70,10 @@ def run(
         session.output.say(f"task {name} is not offered: {why}")
 
     def ready(url: str) -> None:
-        session.output.result(
-            {
-                "listening": url,
-                "tee": f"none: {NO_TEE}",
-                "development": list(chosen.development),
-            }
-        )
+        document: dict[str, JsonValue] = {"listening": url, "tee": f"none: {NO_TEE}"}
+        if chosen.development or session.output.as_json:
+            document["development"] = list(chosen.development)
+        session.output.result(document)
         session.output.say(f"{NO_TEE}: running; Ctrl-C stops it")
 
     with service_log():

@@ -16,6 +16,7 @@ from orchestrator.cli.output import to_json
 from orchestrator.cli.session import Session
 
 from .conftest import Run
+from .world import World
 
 
 def _all_options() -> Iterator[tuple[str, object]]:
@@ -111,6 +112,17 @@ def test_help_names_every_noun_and_verb(run: Run) -> None:
         *("verify", "cancel", "expire", "purge", "keys", "task", "config"),
     ):
         assert f"│ {word} " in shown, word
+
+
+def test_a_job_beyond_all_numbers_is_refused_and_the_help_shows_no_39_digits(
+    run: Run, world: World
+) -> None:
+    shown = run("status", "--help").stdout
+    ran = run("status", 2**128)
+
+    assert "[x>=1]" in shown
+    assert ran.exit_code == 2
+    assert f"job_id: {2**128} is not a u128" in ran.stderr
 
 
 def test_help_of_a_setting_says_its_default_and_how_to_give_several(run: Run) -> None:

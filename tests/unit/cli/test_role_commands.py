@@ -190,6 +190,18 @@ class TestWorker:
         assert troubles == []
         assert ran.document["development"] == ["believes requests, has no chain"]
 
+    def test_developer_options_are_shown_when_there_are_some(
+        self, run: Run, world: World, tmp_path: Path
+    ) -> None:
+        url = f"http://127.0.0.1:{_free_port()}"
+        listen = ("--listen", url.removeprefix("http://"))
+
+        for more, is_shown in (((), False), (("--hold", "1s"), True)):
+            with _meanwhile(url, lambda: None) as troubles:
+                ran = run("worker", "run", "--folder", tmp_path / "worker", *listen, *more)
+            assert troubles == []
+            assert ("\ndevelopment " in ran.stdout) is is_shown, ran.stdout
+
     @pytest.mark.parametrize(
         ("more", "message"),
         [
