@@ -88,7 +88,11 @@ def _remove(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _ending_on_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the demo as Ctrl-C does, so that its processes end too."""
+    """
+    Let SIGTERM and SIGHUP end the demo as Ctrl-C does, so that its processes end too.
+
+    SIGINT as well: a shell ignores it for what it starts in the background.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -96,7 +100,8 @@ def _ending_on_signals() -> Iterator[None]:
 
     try:
         before = {
-            number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+            number: signal.signal(number, interrupt)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         }
     except ValueError:  # not the main thread: signals are somebody else's business
         yield
