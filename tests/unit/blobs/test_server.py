@@ -176,7 +176,9 @@ async def test_so_many_large_blobs_are_sent_at_once(
     assert (refused.status, refused.headers[b"retry-after"]) == (503, b"1")
     assert let.body == b"small"
     if isinstance(store, OpenedStore):
-        assert [file.closed for file in store.files] == [True, False, True, True, True]
+        # Only the second reader's is open; threads opened the first two in any order.
+        assert sorted(file.closed for file in store.files[:2]) == [False, True]
+        assert all(file.closed for file in store.files[2:])
     assert first.body == after.body == LARGE
     await stopped(asking[1])
 
