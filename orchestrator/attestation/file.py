@@ -7,9 +7,8 @@ nothing about today: only the chain knows whether the worker is still trusted, a
 job's facts in the file are those that the contract stores.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import Enum
 
 from orchestrator.attestation.statement import verify_completion_signature
@@ -116,6 +115,7 @@ def verify_attestation_file(
     *,
     accepted_keys: Collection[PublicKey] | None = None,
     result: bytes | None = None,
+    show_time: Callable[[int], str] = str,
 ) -> list[Check]:
     """
     Make every check that needs no chain, and return them all, the failed ones included.
@@ -134,14 +134,16 @@ def verify_attestation_file(
        payload hash, signing key and measurement alone; the rest is the word of who made the file.
     10. `trusted today`: never checked, only the chain knows.
 
+    Details have times (ms) as *show_time* writes them.
+
     Does **not** raise for a failed check: the caller looks for `CheckOutcome.FAILED`.
     """
     return [
-        _check_job(file),
+        _check_job(file, show_time),
         _check_worker(file),
         _check("result hash", file.completion.result_hash != _EMPTY_HASH, "is not empty"),
-        _check_times(file),
-        _check_recorded(file),
+        _check_times(file, show_time),
+        _check_recorded(file, show_time),
         _check_signature(file),
         _check_accepted_key(file, accepted_keys),
         _check_result(file, result),
@@ -158,7 +160,7 @@ def is_accepted(checks: Collection[Check]) -> bool:
     return all(check.outcome is not CheckOutcome.FAILED for check in checks)
 
 
-def _check_job(file: AttestationFile) -> Check:
+def _check_job(file: AttestationFile, show_time: Callable[[int], str]) -> Check:
     outcome, status = file.completion.attestation_proof.outcome, file.job.status
     processed_at = file.job.processed_at
     return _check(
@@ -167,7 +169,7 @@ def _check_job(file: AttestationFile) -> Check:
         and (status is JobStatus.PROCESSED) is (processed_at is not None)
         and file.completion.job_id == file.job.job_id,
         f"job {file.job.job_id} is {status.value}"
-        + ("" if processed_at is None else f", processed {_utc(processed_at)}")
+        + ("" if processed_at is None else f", processed {show_time(processed_at)}")
         + f", the statement says {outcome.name.lower()} about job {file.completion.job_id}",
     )
 
@@ -184,7 +186,7 @@ def _check_worker(file: AttestationFile) -> Check:
     )
 
 
-def _check_times(file: AttestationFile) -> Check:
+def _check_times(file: AttestationFile, show_time: Callable[[int], str]) -> Check:
     proof, processed_at = file.completion.attestation_proof, file.job.processed_at
     return _check(
         "times",
@@ -192,19 +194,20 @@ def _check_times(file: AttestationFile) -> Check:
         and proof.started_at >= file.job.created_at - _MAX_CLOCK_SKEW
         and -_MAX_CLOCK_SKEW <= file.recorded_at - proof.issued_at <= _MAX_ATTESTATION_AGE
         and (processed_at is None or processed_at >= file.recorded_at),
-        f"made {_utc(file.job.created_at)}, started {_utc(proof.started_at)}, "
-        f"finished {_utc(proof.finished_at)}, issued {_utc(proof.issued_at)}, "
-        f"recorded {_utc(file.recorded_at)}"
-        + ("" if processed_at is None else f", processed {_utc(processed_at)}"),
+        f"made {show_time(file.job.created_at)}, started {show_time(proof.started_at)}, "
+        f"finished {show_time(proof.finished_at)}, issued {show_time(proof.issued_at)}, "
+        f"recorded {show_time(file.recorded_at)}"
+        + ("" if processed_at is None else f", processed {show_time(processed_at)}"),
     )
 
 
-def _check_recorded(file: AttestationFile) -> Check:
+def _check_recorded(file: AttestationFile, show_time: Callable[[int], str]) -> Check:
     first, last = file.job.created_at, min(file.job.deadline, file.worker.valid_until)
     return _check(
         "recorded in time",
         first <= file.recorded_at <= last,
-        f"recorded {_utc(file.recorded_at)}, allowed from {_utc(first)} to {_utc(last)}",
+        f"recorded {show_time(file.recorded_at)}, "
+        f"allowed from {show_time(first)} to {show_time(last)}",
     )
 
 
@@ -240,15 +243,6 @@ def _check_result(file: AttestationFile, result: bytes | None) -> Check:
         return _not_checked(name, "no result was given")
     digest = blake2_256(result)
     return _check(name, digest == file.completion.result_hash, f"hashes to {digest.hex()}")
-
-
-def _utc(ms: int) -> str:
-    """A time for people, to the millisecond; one beyond the calendar as its milliseconds."""
-    try:
-        moment = datetime.fromtimestamp(ms // 1_000, tz=UTC)
-    except (OverflowError, ValueError, OSError):
-        return f"{ms} ms"
-    return f"{moment:%Y-%m-%d %H:%M:%S}.{ms % 1_000:03} UTC"
 
 
 def _check(name: str, passed: bool, detail: str) -> Check:  # noqa: FBT001 - private, reads as a row

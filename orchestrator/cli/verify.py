@@ -11,7 +11,7 @@ from orchestrator.cli.access import READ
 from orchestrator.cli.attestations import attestation_of
 from orchestrator.cli.command import command
 from orchestrator.cli.errors import ExitCode
-from orchestrator.cli.output import Document, JsonValue, to_json
+from orchestrator.cli.output import Document, JsonValue, shown_time, to_json
 from orchestrator.cli.session import Session
 from orchestrator.cli.values import parse_public_key, read_input
 
@@ -84,7 +84,7 @@ def _offline(
     """The checks that need no chain; a file that --result names wrongly is told what it takes."""
     from orchestrator.attestation import CheckOutcome, verify_attestation_file
 
-    checks = verify_attestation_file(file, accepted_keys=keys, result=sealed)
+    checks = verify_attestation_file(file, accepted_keys=keys, result=sealed, show_time=shown_time)
     if any(check.name == "result" and check.outcome is CheckOutcome.FAILED for check in checks):
         wrong = "is not the sealed result of this job; --result takes the file of result --sealed"
         return _detailed(checks, "result", wrong)

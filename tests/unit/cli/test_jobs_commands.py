@@ -549,6 +549,7 @@ class TestVerify:
         assert before.document["verified"] is True
         assert before.document["checks"][-1]["outcome"] == "passed"
         details = {check["check"]: check["detail"] for check in before.document["checks"]}
+        assert details["times"].count(" UTC") == 6
         assert details["accepted key"] == "the key that the contract lists for worker 1"
         assert "not proven" not in before.stderr
         assert after.exit_code == 1
