@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.chain import bundle as bundle_module
+from orchestrator.chain.devnode import DevNode, find_node
 
 # `make contract-check` sets this where it could not make the canonical build.
 BUNDLE_VARIABLE = "PHALA_JOBS_BUNDLE"
@@ -26,6 +27,22 @@ def bundle_under_test() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bundle_module, "_packaged", lambda: other)
         yield
+
+
+@pytest.fixture(scope="session")
+def node_program() -> Path:
+    """The program of a real development node; tests that want one are skipped where there is none."""
+    program = find_node()
+    if program is None:
+        pytest.skip("no node: set CONTRACTS_NODE, put contracts-devnode on PATH, or `make node`")
+    return program
+
+
+@pytest.fixture(scope="session")
+def node(node_program: Path) -> Iterator[DevNode]:
+    """One node for all tests that do not stop it: a block for each transaction, final at once."""
+    with DevNode(node_program) as running:
+        yield running
 
 
 def _refuse_the_network(event: str, arguments: tuple[object, ...]) -> None:

@@ -10,6 +10,8 @@ Rules that every adapter keeps:
 * A refused or trapped call changes nothing. A refusal is a `ContractError`, a trap a
   `ContractTrappedError`; `ChainUnavailableError` says nothing about what happened to the call.
 * Reads, events and receipts are of finalized blocks.
+* The calls of one batch do not depend on each other: a chain may judge each by the state before
+  the batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,8 +29,10 @@ __all__ = [
     "Block",
     "Chain",
     "ContractCall",
+    "Cost",
     "Cursor",
     "Deployment",
+    "Estimate",
     "EventPage",
     "RawEvent",
     "Receipt",
@@ -54,7 +58,11 @@ class Cursor:
 
 @dataclass(frozen=True, kw_only=True)
 class RawEvent:
-    """One contract event as the chain stores it; `index` counts contract events in its block."""
+    """
+    One contract event as the chain stores it.
+
+    `index` orders the events of its block; there may be gaps.
+    """
 
     contract: bytes
     topics: tuple[bytes, ...]
@@ -76,39 +84,75 @@ class EventPage:
     next: Cursor
 
 
+def _as_foreseen(value: T, _events: "tuple[RawEvent, ...]") -> T:
+    return value
+
+
 @dataclass(frozen=True, kw_only=True)
 class ContractCall(Generic[T_co]):
     """
     One encoded message to a contract.
 
     `decode` turns the returned bytes into the value, or raises `ContractError` when
-    they hold the contract's error.
+    they hold the contract's error. A node does not tell what a transaction returned:
+    `settle` gives the value from what the dry run returned and the contract's own events in the
+    block, which tell the truth where the two differ.
     """
 
     contract: bytes
     label: str
     data: bytes
     decode: Callable[[bytes], T_co]
+    settle: Callable[[T_co, tuple[RawEvent, ...]], T_co] = _as_foreseen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """
+    What a call costs whoever sends it, in planck.
+
+    `fee` is the most that it can be. `deposit` is held while the storage is used, and negative
+    when storage is freed. `ref_time` (ps) and `proof_size` (bytes) are what the call uses.
+    """
+
+    fee: int
+    deposit: int
+    ref_time: int
+    proof_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate(Generic[T_co]):
+    """What a call would return now, and cost (`None` where there is no money)."""
+
+    value: T_co
+    cost: Cost | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt(Generic[T_co]):
-    """A finalized call: its value, the events it emitted, its block, and its fee in planck."""
+    """
+    A finalized call: its value, the events of all contracts that it reached, its block.
+
+    `fee` and `deposit` are what the signer paid, in planck; see `Cost`.
+    """
 
     value: T_co
     events: tuple[RawEvent, ...]
     block: Block
     fee: int
+    deposit: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """A finalized instantiation."""
+    """A finalized instantiation; `fee` and `deposit` as of a `Receipt`."""
 
     contract: bytes
     code_hash: bytes
     block: Block
     fee: int
+    deposit: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +187,16 @@ class Chain(Protocol):
         """What the call would return now, changing nothing."""
         ...
 
+    def estimate(self, call: ContractCall[T], *, caller: bytes) -> Estimate[T]:
+        """What the call would return and cost now, changing nothing."""
+        ...
+
+    def estimate_deploy(
+        self, code: bytes, constructor: ContractCall[None], *, deployer: bytes, salt: bytes = b""
+    ) -> Estimate[None]:
+        """What `deploy` would cost now, changing nothing."""
+        ...
+
     def call(self, call: ContractCall[T], *, signer: Account) -> Receipt[T]:
         """Make the call and return once it is finalized."""
         ...
@@ -168,5 +222,17 @@ class Chain(Protocol):
         ...
 
     def account(self, account_id: bytes) -> AccountInfo: ...
+
+    def wait_for_pending(self, account_id: bytes, *, timeout_seconds: float) -> None:
+        """
+        Return once nothing that the account sent before is on its way any more.
+
+        After `ChainUnavailableError` from `call`, what was sent may still take effect. Wait here,
+        look for its effect, and only then send it again.
+
+        Raises:
+            ChainUnavailableError: It still is after *timeout_seconds*, or nobody can tell.
+        """
+        ...
 
     def close(self) -> None: ...

@@ -12,6 +12,7 @@ transaction.
 * Calls, dry runs and reads see that time; on a node, dry runs see the last block's.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
@@ -24,6 +25,7 @@ from orchestrator.chain import (
     ContractCall,
     Cursor,
     Deployment,
+    Estimate,
     EventPage,
     RawEvent,
     Receipt,
@@ -42,6 +44,10 @@ T = TypeVar("T")
 _HASH_BYTES = 32
 _MAX_TIME = (1 << 63) - 1
 _ZERO = bytes(32)
+
+
+class _UndoError(Exception):
+    """Undoes what was only tried."""
 
 
 def _wall_clock() -> int:
@@ -113,24 +119,13 @@ class EmbeddedChain:
             ContractError: The constructor refused.
             ContractTrappedError: The constructor trapped.
         """
-        machines.check(code)
-        code_hash = _hash(code)
         deployer = signer.account_id
-        address = contract_address(deployer, code_hash, constructor.data, salt)
         with self._state.writing():
             head = self._state.head()
-            timestamp = self._time(head)
-            if self._state.contract(address) is not None:
-                message = f"salt: the contract 0x{address.hex()} exists already"
-                raise InputError(message)
-            self._state.add_code(code_hash, code)
-            number = self._state.add_contract(address, code_hash)
-            outcome = self._run(
-                "deploy", constructor, address, number, code_hash, deployer, timestamp
+            address, code_hash, number, outcome = self._instantiate(
+                code, constructor, deployer, salt, self._time(head)
             )
-            _value(constructor, outcome)
-            self._keep(number, outcome)
-            block = self._seal(head, timestamp, deployer, [constructor.data])
+            block = self._seal(head, self._time(head), deployer, [constructor.data])
             self._emit(address, number, outcome, block, 0)
             self._before_commit()
         return Deployment(contract=address, code_hash=code_hash, block=block, fee=0)
@@ -166,6 +161,23 @@ class EmbeddedChain:
                 "call", call, call.contract, number, code_hash, caller, self._time(head)
             )
         return _value(call, outcome)
+
+    def estimate(self, call: ContractCall[T], *, caller: bytes) -> Estimate[T]:
+        """Return what the call would return now; there is no money here."""
+        return Estimate(value=self.dry_run(call, caller=caller), cost=None)
+
+    def estimate_deploy(
+        self, code: bytes, constructor: ContractCall[None], *, deployer: bytes, salt: bytes = b""
+    ) -> Estimate[None]:
+        """
+        Find out whether `deploy` would be refused now; there is no money here.
+
+        Raises: as `deploy`.
+        """
+        with contextlib.suppress(_UndoError), self._state.writing():
+            self._instantiate(code, constructor, deployer, salt, self._time(self._state.head()))
+            raise _UndoError
+        return Estimate(value=None, cost=None)
 
     def read(self, call: ContractCall[T]) -> T:
         """Return what a read message returns at the head."""
@@ -253,6 +265,9 @@ class EmbeddedChain:
         with self._state.reading():
             return AccountInfo(nonce=self._state.nonce(account_id), balance=None)
 
+    def wait_for_pending(self, account_id: bytes, *, timeout_seconds: float) -> None:
+        """Return: a transaction here is in a block, or it never was."""
+
     def storage_stats(self, contract: bytes) -> StorageStats:
         """Return what the contract stores, as the pallet counts it for deposits."""
         sizes = self.cell_sizes(contract)
@@ -280,6 +295,27 @@ class EmbeddedChain:
             message = f"{call.label}: there is no contract 0x{call.contract.hex()} on this chain"
             raise ChainMismatchError(message)
         return found
+
+    def _instantiate(
+        self,
+        code: bytes,
+        constructor: ContractCall[None],
+        deployer: bytes,
+        salt: bytes,
+        timestamp: int,
+    ) -> tuple[bytes, bytes, int, Outcome]:
+        machines.check(code)
+        code_hash = _hash(code)
+        address = contract_address(deployer, code_hash, constructor.data, salt)
+        if self._state.contract(address) is not None:
+            message = f"salt: the contract 0x{address.hex()} exists already"
+            raise InputError(message)
+        self._state.add_code(code_hash, code)
+        number = self._state.add_contract(address, code_hash)
+        outcome = self._run("deploy", constructor, address, number, code_hash, deployer, timestamp)
+        _value(constructor, outcome)
+        self._keep(number, outcome)
+        return address, code_hash, number, outcome
 
     def _attempt(
         self, call: ContractCall[T], caller: bytes, timestamp: int

@@ -7,13 +7,13 @@ contract's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar, cast
+from dataclasses import dataclass, replace
+from typing import TypeAlias, TypeVar, cast
 
 from orchestrator.chain import ContractCall, RawEvent
 from orchestrator.chain.bundle import Bundle, load_bundle
 from orchestrator.chain.scale import Variant
-from orchestrator.errors import ContractError, InputError
+from orchestrator.errors import ChainMismatchError, ContractError, InputError
 from orchestrator.models import (
     Attestation,
     AttestationStatus,
@@ -38,6 +38,10 @@ __all__ = ["ContractEvent", "JobProcessor"]
 T = TypeVar("T")
 
 _CONTRACT_BYTES = 32
+# The dry run would have accepted an item, and the block did not: its job has changed in between.
+_OVERTAKEN = "WrongStatus"
+_Items: TypeAlias = "list[ContractError | None]"
+_Raws: TypeAlias = "tuple[RawEvent, ...]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +95,13 @@ class JobProcessor:
         self, encrypted_payload: bytes, public_key: bytes, options: JobOptions
     ) -> ContractCall[JobId]:
         """Submit a job whose sealed payload is stored in the contract."""
-        return self._call(
+        call: ContractCall[JobId] = self._call(
             "submit_confidential_job",
             encrypted_payload=encrypted_payload,
             public_key=public_key,
             options=options,
         )
+        return replace(call, settle=self._first("JobSubmitted", "job_id"))
 
     def submit_job_reference(
         self,
@@ -107,7 +112,7 @@ class JobProcessor:
         options: JobOptions,
     ) -> ContractCall[JobId]:
         """Submit a job whose sealed payload is stored elsewhere."""
-        return self._call(
+        call: ContractCall[JobId] = self._call(
             "submit_job_reference",
             payload_hash=payload_hash,
             length=length,
@@ -115,6 +120,7 @@ class JobProcessor:
             public_key=public_key,
             options=options,
         )
+        return replace(call, settle=self._first("JobSubmitted", "job_id"))
 
     def record_attestation(self, completion: Completion) -> ContractCall[None]:
         """Record a worker's signed statement; anyone may carry it."""
@@ -130,7 +136,8 @@ class JobProcessor:
         self, completions: Sequence[Completion]
     ) -> ContractCall[list[ContractError | None]]:
         """Record and mark several jobs; each item succeeds (`None`) or fails by itself."""
-        return self._call("complete_jobs", _item_results, completions=tuple(completions))
+        call = self._call("complete_jobs", _item_results, completions=tuple(completions))
+        return replace(call, settle=self._settle_items(tuple(completions)))
 
     def verify_attestation(self, job_id: JobId) -> ContractCall[bool]:
         """Ask whether the job's attestation is valid today."""
@@ -186,7 +193,10 @@ class JobProcessor:
         self, registration: WorkerRegistration, possession: Signature
     ) -> ContractCall[WorkerId]:
         """Enter a worker into the trusted list."""
-        return self._call("register_worker", registration=registration, possession=possession)
+        call: ContractCall[WorkerId] = self._call(
+            "register_worker", registration=registration, possession=possession
+        )
+        return replace(call, settle=self._first("WorkerRegistered", "worker"))
 
     def renew_worker(
         self, worker: WorkerId, evidence_hash: bytes, valid_until: int, possession: Signature
@@ -293,6 +303,31 @@ class JobProcessor:
     def version(self) -> ContractCall[int]:
         """Read the version of the contract's storage."""
         return self._call("version")
+
+    def _first(self, name: str, field: str) -> Callable[[int, tuple[RawEvent, ...]], int]:
+        """Settle on what the event of this name says; the dry run may have been overtaken."""
+
+        def settle(_foreseen: int, events: tuple[RawEvent, ...]) -> int:
+            for raw in events:
+                event = self.decode_event(raw)
+                if event.name == name:
+                    return cast("int", event.fields[field])
+            message = f"the call emitted no {name}"
+            raise ChainMismatchError(message)
+
+        return settle
+
+    def _settle_items(self, completions: Sequence[Completion]) -> Callable[[_Items, _Raws], _Items]:
+        """Settle each item on whether the block holds an event of its job."""
+
+        def settle(foreseen: _Items, events: _Raws) -> _Items:
+            done = {self.decode_event(raw).fields.get("job_id") for raw in events}
+            return [
+                None if item.job_id in done else error or ContractError(_OVERTAKEN, "complete_jobs")
+                for item, error in zip(completions, foreseen, strict=True)
+            ]
+
+        return settle
 
     def _call(
         self, label: str, convert: Callable[[object], T] | None = None, /, **arguments: object

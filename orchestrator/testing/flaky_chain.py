@@ -11,6 +11,7 @@ from orchestrator.chain import (
     ContractCall,
     Cursor,
     Deployment,
+    Estimate,
     EventPage,
     Receipt,
 )
@@ -74,6 +75,17 @@ class FlakyChain:
     def dry_run(self, call: ContractCall[T], *, caller: bytes) -> T:
         return self._through(call.label, lambda: self._chain.dry_run(call, caller=caller))
 
+    def estimate(self, call: ContractCall[T], *, caller: bytes) -> Estimate[T]:
+        return self._through(call.label, lambda: self._chain.estimate(call, caller=caller))
+
+    def estimate_deploy(
+        self, code: bytes, constructor: ContractCall[None], *, deployer: bytes, salt: bytes = b""
+    ) -> Estimate[None]:
+        return self._through(
+            "estimate_deploy",
+            lambda: self._chain.estimate_deploy(code, constructor, deployer=deployer, salt=salt),
+        )
+
     def call(self, call: ContractCall[T], *, signer: Account) -> Receipt[T]:
         return self._through(call.label, lambda: self._chain.call(call, signer=signer))
 
@@ -98,6 +110,12 @@ class FlakyChain:
 
     def account(self, account_id: bytes) -> AccountInfo:
         return self._through("account", lambda: self._chain.account(account_id))
+
+    def wait_for_pending(self, account_id: bytes, *, timeout_seconds: float) -> None:
+        self._through(
+            "wait_for_pending",
+            lambda: self._chain.wait_for_pending(account_id, timeout_seconds=timeout_seconds),
+        )
 
     def close(self) -> None:
         self._chain.close()
