@@ -31,7 +31,7 @@ def bundle_under_test() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def node_program() -> Path:
-    """The program of a real development node; tests that want one are skipped where there is none."""
+    """The program of a development node; tests that want one are skipped where there is none."""
     program = find_node()
     if program is None:
         pytest.skip("no node: set CONTRACTS_NODE, put contracts-devnode on PATH, or `make node`")
