@@ -20,6 +20,8 @@ Every exception that this package raises on purpose.
     │   ├── ContractError           the contract refused; carries its Error variant
     │   │   └── NotSentError        refused here, before it was sent
     │   ├── ContractTrappedError    the call trapped or ran out of fuel
+    │   ├── InsufficientFundsError  the account can't pay; nothing was sent
+    │   ├── SpendingLimitError      a limit of our own; nothing was sent
     │   ├── ChainMismatchError      another genesis, contract, version or file format
     │   └── ChainUnavailableError   try again; says nothing about the job
     ├── BlobError
@@ -134,6 +136,14 @@ class NotSentError(ContractError):
 
 class ContractTrappedError(ChainError):
     """The contract call trapped and changed nothing."""
+
+
+class InsufficientFundsError(ChainError):
+    """The account can't pay for the call, and nothing was sent."""
+
+
+class SpendingLimitError(ChainError):
+    """The call costs more than this program may spend, and nothing was sent."""
 
 
 class ChainMismatchError(ChainError):
