@@ -120,15 +120,8 @@ class EmbeddedChain:
             ContractTrappedError: The constructor trapped.
         """
         deployer = signer.account_id
-        with self._state.writing():
-            head = self._state.head()
-            address, code_hash, number, outcome = self._instantiate(
-                code, constructor, deployer, salt, self._time(head)
-            )
-            block = self._seal(head, self._time(head), deployer, [constructor.data])
-            self._emit(address, number, outcome, block, 0)
-            self._before_commit()
-        return Deployment(contract=address, code_hash=code_hash, block=block, fee=0)
+        address = contract_address(deployer, _hash(code), constructor.data, salt)
+        return self._deploy_at(address, code, constructor, deployer)
 
     def upload(self, code: bytes, *, signer: Account) -> bytes:
         """
@@ -174,8 +167,10 @@ class EmbeddedChain:
 
         Raises: as `deploy`.
         """
+        address = contract_address(deployer, _hash(code), constructor.data, salt)
         with contextlib.suppress(_UndoError), self._state.writing():
-            self._instantiate(code, constructor, deployer, salt, self._time(self._state.head()))
+            timestamp = self._time(self._state.head())
+            self._instantiate(address, code, constructor, deployer, timestamp)
             raise _UndoError
         return Estimate(value=None, cost=None)
 
@@ -296,17 +291,30 @@ class EmbeddedChain:
             raise ChainMismatchError(message)
         return found
 
+    def _deploy_at(
+        self, address: bytes, code: bytes, constructor: ContractCall[None], deployer: bytes
+    ) -> Deployment:
+        with self._state.writing():
+            head = self._state.head()
+            timestamp = self._time(head)
+            code_hash, number, outcome = self._instantiate(
+                address, code, constructor, deployer, timestamp
+            )
+            block = self._seal(head, timestamp, deployer, [constructor.data])
+            self._emit(address, number, outcome, block, 0)
+            self._before_commit()
+        return Deployment(contract=address, code_hash=code_hash, block=block, fee=0)
+
     def _instantiate(
         self,
+        address: bytes,
         code: bytes,
         constructor: ContractCall[None],
         deployer: bytes,
-        salt: bytes,
         timestamp: int,
-    ) -> tuple[bytes, bytes, int, Outcome]:
+    ) -> tuple[bytes, int, Outcome]:
         machines.check(code)
         code_hash = _hash(code)
-        address = contract_address(deployer, code_hash, constructor.data, salt)
         if self._state.contract(address) is not None:
             message = f"salt: the contract 0x{address.hex()} exists already"
             raise InputError(message)
@@ -315,7 +323,7 @@ class EmbeddedChain:
         outcome = self._run("deploy", constructor, address, number, code_hash, deployer, timestamp)
         _value(constructor, outcome)
         self._keep(number, outcome)
-        return address, code_hash, number, outcome
+        return code_hash, number, outcome
 
     def _attempt(
         self, call: ContractCall[T], caller: bytes, timestamp: int
