@@ -123,6 +123,19 @@ class Registry:
             raise ChainMismatchError(message)
         return shapes.pop()
 
+    def id_of(self, path: Sequence[str]) -> int:
+        """Return the type with exactly this path."""
+        for type_id, found in self._types.items():
+            if _list(found.get("path", [])) == list(path):
+                return type_id
+        message = f"the metadata has no type {'::'.join(path)}"
+        raise ChainMismatchError(message)
+
+    def variants(self, type_id: int) -> dict[int, str]:
+        """Return the names of an enum's variants by index."""
+        _, body = self._definition(type_id)
+        return {int_at(v, "index"): text_at(v, "name") for v in objects_at(_map(body), "variants")}
+
     def parameters(self, type_id: int) -> tuple[int, ...]:
         """Return the types of a generic type's parameters (of `Result<T, E>`: T and E)."""
         found = self._type(type_id)
