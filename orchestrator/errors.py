@@ -21,6 +21,7 @@ Every exception that this package raises on purpose.
     │   │   └── NotSentError        refused here, before it was sent
     │   ├── ContractTrappedError    the call trapped or ran out of fuel
     │   ├── InsufficientFundsError  the account can't pay; nothing was sent
+    │   ├── TooHeavyError           does not fit into a block; nothing was sent
     │   ├── SpendingLimitError      a limit of our own; nothing was sent
     │   ├── ChainMismatchError      another genesis, contract, version or file format
     │   └── ChainUnavailableError   try again; says nothing about the job
@@ -140,6 +141,10 @@ class ContractTrappedError(ChainError):
 
 class InsufficientFundsError(ChainError):
     """The account can't pay for the call, and nothing was sent."""
+
+
+class TooHeavyError(ChainError):
+    """The transaction does not fit into a block, and was not sent."""
 
 
 class SpendingLimitError(ChainError):
