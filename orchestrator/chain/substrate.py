@@ -29,11 +29,12 @@ from orchestrator.chain import (
     EventPage,
     Receipt,
 )
-from orchestrator.chain.extrinsics import Included, Sender
+from orchestrator.chain.extrinsics import Sender
 from orchestrator.chain.heads import Heads
 from orchestrator.chain.node_blocks import Blocks, Item, Outcome, parse_version, text
 from orchestrator.chain.rpc import RpcConnection, RpcError
 from orchestrator.chain.runtime import Call, DispatchFailure, DryRun, Runtime, RuntimeVersion
+from orchestrator.chain.spending import SpendingLimits
 from orchestrator.errors import (
     ChainError,
     ChainMismatchError,
@@ -63,6 +64,7 @@ _TIME_DEPENDENT = frozenset(
 )
 _OLD_BLOCK_MS = 10_000
 _ATTEMPTS = 3
+_LONG_NONCE = (1 << 32) - 1
 # What changes between the dry run and the block may cost a little more.
 _GAS_MARGIN_PERCENT = 20
 _DEPOSIT_MARGIN_PERCENT = 10
@@ -80,7 +82,7 @@ class SubstrateChain:
     The chain behind the node at *url* (`ws://…` or `wss://…`); threads may share an instance.
 
     *finality_seconds* is how long a call may take until it is final; *timeout_seconds* bounds each
-    request to the node.
+    request to the node. What is sent keeps within *spending*: `SpendingLimitError` else.
 
     Raises:
         ConfigError: The URL is of another form.
@@ -95,8 +97,10 @@ class SubstrateChain:
         clock: Callable[[], int] = _wall_clock,
         timeout_seconds: float = 20.0,
         finality_seconds: float = 120.0,
+        spending: SpendingLimits | None = None,
     ) -> None:
         self._clock = clock
+        self._spending = spending
         self._lock = threading.Lock()
         self._runtimes: dict[RuntimeVersion, Runtime] = {}
         self._version: RuntimeVersion | None = None
@@ -182,7 +186,8 @@ class SubstrateChain:
             InsufficientFundsError: The account can't pay.
         """
         dry = self._dry_deploy(code, constructor, signer.account_id, salt)
-        outcome = self._send(self._deploy_call(code, constructor, salt, dry), signer)
+        call = self._deploy_call(code, constructor, salt, dry)
+        outcome = self._send(call, signer, deposit=max(0, dry.deposit))
         (item,) = outcome.items
         if item.failure is not None:
             raise self._refusal(item.failure, constructor)
@@ -229,7 +234,7 @@ class SubstrateChain:
                 "determinism": "Enforced",
             },
         )
-        (item,) = self._send(call, signer).items
+        (item,) = self._send(call, signer, deposit=deposit).items
         if item.failure is not None:
             raise self._refusal(item.failure, None)
         return code_hash
@@ -383,7 +388,8 @@ class SubstrateChain:
         """Send calls that were foreseen to succeed; `None` is for those to be tried again."""
         pallet_calls = [_contract_call(calls[at], dry) for at, _, dry in sent]
         call = pallet_calls[0] if len(sent) == 1 else self._runtime().batch(pallet_calls)
-        outcome = self._send(call, signer)
+        deposit = sum(max(0, dry.deposit) for _, _, dry in sent)
+        outcome = self._send(call, signer, deposit=deposit, calls=len(sent))
         if len(outcome.items) != len(sent):
             # The transaction failed as a whole, which a batch does for want of weight alone.
             failure = outcome.items[-1].failure if outcome.items else None
@@ -425,8 +431,25 @@ class SubstrateChain:
                 return error
         return ContractError("Reverted", f"{call.label}: in its block, and it would not now")
 
-    def _send(self, call: Call, signer: Account) -> Outcome:
-        included: Included = self._sender.send(call, signer=signer)
+    def _send(self, call: Call, signer: Account, *, deposit: int = 0, calls: int = 1) -> Outcome:
+        """Send a call of *calls* calls that may hold *deposit* planck."""
+        if self._spending is None:
+            return self._outcome(call, signer)
+        fee = self._fee(call, signer.account_id)
+        cost = Cost(fee=fee, deposit=deposit, ref_time=0, proof_size=0)
+        reservation = self._spending.reserve(cost, calls=calls)
+        try:
+            outcome = self._outcome(call, signer)
+        except ChainUnavailableError:
+            raise  # it may have been sent: what was reserved counts as spent
+        except ChainError:
+            reservation.settle(0, 0)
+            raise
+        reservation.settle(outcome.fee, sum(max(0, item.deposit) for item in outcome.items))
+        return outcome
+
+    def _outcome(self, call: Call, signer: Account) -> Outcome:
+        included = self._sender.send(call, signer=signer)
         return self._blocks.outcome(included, signer.account_id)
 
     def _dry_call(self, call: ContractCall[T], caller: bytes, at: bytes | None = None) -> DryRun:
@@ -442,8 +465,17 @@ class SubstrateChain:
         return dry
 
     def _cost(self, call: Call, dry: DryRun, account: bytes) -> Cost:
-        nonce = self._sender.nonce_at(account, self._heads.finalized.hash)
-        twin = self._runtime().unsigned_size_twin(call, account_id=account, nonce=nonce)
+        return Cost(
+            fee=self._fee(call, account),
+            deposit=dry.deposit,
+            ref_time=dry.consumed.ref_time,
+            proof_size=dry.consumed.proof_size,
+        )
+
+    def _fee(self, call: Call, account: bytes) -> int:
+        """Return the most that the fee can be, in planck."""
+        # A nonce of full length: the real one is not longer, and a byte costs next to nothing.
+        twin = self._runtime().unsigned_size_twin(call, account_id=account, nonce=_LONG_NONCE)
         try:
             info = self._rpc.request("payment_queryInfo", text(twin))
         except RpcError as error:
@@ -451,12 +483,7 @@ class SubstrateChain:
         fee = info.get("partialFee") if isinstance(info, dict) else None
         if not isinstance(fee, str):
             raise ChainMismatchError("the node told a fee of unknown form")
-        return Cost(
-            fee=int(fee, 0),
-            deposit=dry.deposit,
-            ref_time=dry.consumed.ref_time,
-            proof_size=dry.consumed.proof_size,
-        )
+        return int(fee, 0)
 
     def _is_behind(self) -> bool:
         best = self._blocks.block(self._heads.best)

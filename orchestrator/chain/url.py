@@ -1,17 +1,20 @@
-"""Chains by URL: `local:PATH` is the embedded chain in a file."""
+"""Chains by URL: `local:PATH` is the embedded chain in a file, `ws://HOST:PORT` a node."""
 
 from pathlib import Path
 
 from orchestrator.chain import Chain
 from orchestrator.chain.embedded import EmbeddedChain
+from orchestrator.chain.spending import SpendingLimits
 from orchestrator.errors import ConfigError
 
 __all__ = ["open_chain"]
 
 
-def open_chain(url: str, *, create: bool = False) -> Chain:
+def open_chain(url: str, *, create: bool = False, spending: SpendingLimits | None = None) -> Chain:
     """
     Return the chain that *url* names; a file is made only when *create* is set.
+
+    What is sent keeps within *spending*; on an embedded chain nothing costs anything.
 
     Raises:
         ConfigError: The URL is of no known form.
@@ -21,10 +24,12 @@ def open_chain(url: str, *, create: bool = False) -> Chain:
     """
     scheme, _, rest = url.partition(":")
     if scheme in ("ws", "wss"):
-        message = f"chain: {url!r}: nodes (ws://) are not in this release; only local:PATH"
-        raise ConfigError(message)
+        # Imported here: its libraries take half a second, which an embedded chain does not need.
+        from orchestrator.chain.substrate import SubstrateChain  # noqa: PLC0415
+
+        return SubstrateChain(url, spending=spending)
     if scheme != "local":
-        message = f"chain: {url!r} is not of the form local:PATH"
+        message = f"chain: {url!r} is not of the form local:PATH, ws://HOST:PORT or wss://HOST"
         raise ConfigError(message)
     if not rest or rest == ":memory:":
         message = f"chain: {url!r} names no file"
