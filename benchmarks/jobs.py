@@ -55,7 +55,7 @@ class System:
 def running(folder: Path) -> Iterator[System]:
     """Start everything, with limits that do not limit."""
     with Children(folder) as children:
-        stage = Stage(folder, children)
+        stage = Stage(folder, children, None)
         generous = replace(Parameters(), rate_limit=1_000_000)
         stage.call(stage.processor.set_parameters(generous), stage.admin)
         workers = [stage.start_worker(place, folder, hold="0s", tasks="echo") for place in (1, 2)]

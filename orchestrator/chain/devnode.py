@@ -79,7 +79,11 @@ class DevNode:
         self._flags = flags
         self._start_seconds = start_seconds
         self._process: subprocess.Popen[bytes] | None = None
-        self.start()
+        try:
+            self.start()
+        except BaseException:  # Ctrl-C as well: nobody else would end the process
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -119,13 +123,16 @@ class DevNode:
         ]
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for whoever runs the node
             )
         deadline = time.monotonic() + self._start_seconds
         while (found := _ADDRESS.search(self._said())) is None:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 said = self._said()[-_LOG_END:]
-                self.close()
                 raise ChainUnavailableError(f"{self.program} did not start; it said:\n{said}")
             time.sleep(0.05)
         self.rpc_port = int(found.group(1))

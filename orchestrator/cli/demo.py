@@ -1,9 +1,10 @@
 """
 `phala-jobs demo`: one confidential job from sealing to the opened result, on real input.
 
-Chain and contract are the embedded ones, in a temporary folder; two workers and an orchestrator
-run as processes of their own. The first worker is killed while it runs the job. What the demo
-claims it also checks: each claim is an assertion, and one that fails makes the exit code 1.
+Everything is in a temporary folder: the chain, embedded or a development node of its own, two
+workers and an orchestrator, which run as processes. The first worker is killed while it runs the
+job. What the demo claims it also checks: each claim is an assertion, and one that fails makes the
+exit code 1.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -27,8 +29,22 @@ from orchestrator.errors import ConfigError, Error
 NEEDED = ("numpy", "onnxruntime")
 
 
+class DemoChain(StrEnum):
+    """Where the demo's contract runs."""
+
+    EMBEDDED = "embedded"
+    NODE = "node"
+
+
 def demo(
     session: Session,
+    chain: Annotated[
+        DemoChain,
+        typer.Option(
+            "--chain",
+            help="The embedded chain, or a development node: real blocks, fees and finality.",
+        ),
+    ] = DemoChain.EMBEDDED,
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the temporary folder and say where it is.")
     ] = False,
@@ -39,10 +55,11 @@ def demo(
         raise ConfigError(f"the demo needs {' and '.join(missing)}: pip install 'phala-jobs[demo]'")
     from orchestrator.cli.demo_run import Run
 
+    node = _node() if chain is DemoChain.NODE else None
     started = time.monotonic()
     try:
         with _ending_on_signals(), _folder(session, keep=keep) as folder:
-            summary = Run(session.output, folder).play()
+            summary = Run(session.output, folder, node).play()
     except KeyboardInterrupt:
         rest = "the processes are ended" if keep else "everything is removed"
         session.output.say(f"interrupted; {rest}")
@@ -57,6 +74,18 @@ def demo(
     session.output.say(
         f"demo: {len(summary.assertions)} assertions hold, {seconds} s; development workers, no TEE"
     )
+
+
+def _node() -> Path:
+    from orchestrator.chain.devnode import NODE_VARIABLE, find_node
+
+    program = find_node()
+    if program is None:
+        raise ConfigError(
+            f"no development node found: set {NODE_VARIABLE}, put contracts-devnode or"
+            " substrate-contracts-node on PATH, or run `make node` in a checkout"
+        )
+    return program
 
 
 def declare(app: typer.Typer) -> None:

@@ -15,6 +15,7 @@ from orchestrator.attestation import (
     dump_attestation_file,
 )
 from orchestrator.blobs.http import HttpBlobStore
+from orchestrator.cli.costs import planck
 from orchestrator.cli.demo_children import Child, Children, command_line, environment
 from orchestrator.cli.demo_pages import NO_TEE, Pages, excerpt, short
 from orchestrator.cli.demo_patients import (
@@ -27,7 +28,7 @@ from orchestrator.cli.demo_patients import (
     predictions,
     search_apart,
 )
-from orchestrator.cli.demo_stage import MEASUREMENT, RegisteredWorker, Stage
+from orchestrator.cli.demo_stage import MEASUREMENT, Balances, RegisteredWorker, Stage
 from orchestrator.cli.output import Document, Output, shown_time
 from orchestrator.encoding import blake2_256, to_ss58
 from orchestrator.errors import RefusedError, WaitTimeoutError
@@ -71,9 +72,10 @@ class Summary:
 class Run:
     """One run of the demo in a folder; `play` does everything."""
 
-    def __init__(self, output: Output, folder: Path) -> None:
+    def __init__(self, output: Output, folder: Path, node: Path | None) -> None:
         self.pages = Pages(output)
         self.folder = folder
+        self.node = node
         self.summary = Summary()
 
     def play(self) -> Summary:
@@ -95,20 +97,26 @@ class Run:
             contextlib.closing(HttpBlobStore(orchestrator.text("listening"))) as results,
             stage.job_client(results) as client,
         ):
+            before = stage.balances()
             job_id = self._submit(stage, client, workers, patients)
             self._kill(stage, workers[0], job_id)
             job = self._wait(stage, client, workers, job_id)
             result = client.result(job_id)
             self._show_result(result, patients)
             self._show_views(workers, job, result, patients)
-        self._verify_offline(stage, workers[1], job_id, result)
+            file = _attestation_file(stage, job_id, result)
+            if stage.is_node:
+                self._show_costs(stage, client, job_id, before)
+        self._verify_offline(file, workers[1], result)
 
     def _deploy(self, children: Children) -> Stage:
         self.pages.step("A chain, and the contract on it")
-        stage = Stage(self.folder, children)
+        stage = Stage(self.folder, children, self.node)
         self.pages.facts(
             {
-                "chain": "embedded, one file; development and tests: no consensus, no fees",
+                "chain": f"{stage.chain_url}, a development node: blocks, fees, finality"
+                if stage.is_node
+                else "embedded, one file; development and tests: no consensus, no fees",
                 "contract": stage.contract_name,
                 "code": f"{len(stage.bundle.code):,} bytes of ink! Wasm, hash "
                 + short(stage.bundle.code_hash),
@@ -273,7 +281,7 @@ class Run:
         sealed = _payload(job)
         secrets = (patients.table, result.output)
         places = {
-            "the chain's files": sorted(self.folder.glob("chain.db*")),
+            "the chain's files": sorted(self.folder.glob("chain.db*")) or [self.folder / "node"],
             "the orchestrator's folder": [self.folder / "orchestrator"],
             "the workers' folders": [w.folder for w in workers],
             "the processes' logs": sorted(self.folder.glob("*.log")),
@@ -301,11 +309,48 @@ class Run:
             {f"  in {place}": "FOUND" if leaks else "none" for place, leaks in found.items()}
         )
 
+    def _show_costs(
+        self, stage: Stage, client: "JobClient", job_id: JobId, before: Balances
+    ) -> None:
+        self.pages.step("What it cost, and what came back")
+        held = stage.balances()
+        client.purge(job_id)
+        left = stage.balances()
+        back = left.owner - held.owner
+        owner, operator = before.owner - left.owner, before.operator - left.operator
+        self.summary.check("purging gave the owner a deposit back", back > 0)
+        self.summary.figures |= {
+            "owner_paid_planck": owner,
+            "operator_paid_planck": operator,
+            "block": stage.chain.finalized_head().number,
+        }
+        self.pages.table(
+            ("call", "block", "final after", "fee", "deposit"),
+            (
+                (
+                    step.what,
+                    f"{step.block.number} {short(step.block.hash)}",
+                    f"{step.seconds:.2f} s",
+                    planck(step.fee),
+                    planck(step.deposit),
+                )
+                for step in stage.steps
+            ),
+        )
+        self.pages.facts(
+            {
+                "the owner paid": f"{planck(owner)} for submitting and purging;"
+                f" {planck(back)} came back at the purge, and the deposit for its account's own"
+                " entry does with release_account",
+                "the orchestrator paid": f"{planck(operator)} for recording and"
+                " marking; no deposit",
+            }
+        )
+
     def _verify_offline(
-        self, stage: Stage, worker: RegisteredWorker, job_id: JobId, result: "Result"
+        self, file: AttestationFile, worker: RegisteredWorker, result: "Result"
     ) -> None:
         self.pages.step("Anybody can verify it, without any chain")
-        file = _attestation_file(stage, job_id, result)
         good, bad = self.folder / "attestation.json", self.folder / "tampered.json"
         sealed = self.folder / "result.sealed"
         write_new_file(sealed, result.envelope)
@@ -373,7 +418,8 @@ def _history(stage: Stage, job: Job) -> list[tuple[str, int, str]]:
         event = stage.processor.decode_event(raw)
         if event.fields.get("job_id") != job.job_id:
             continue
-        words = f"block {raw.block.number}, {shown_time(raw.block.timestamp)}"
+        words = f"block {raw.block.number} {short(raw.block.hash)}, final,"
+        words += f" {shown_time(raw.block.timestamp)}"
         if "worker" in event.fields:
             words += f", worker {event.fields['worker']}"
         rows.append((event.name, raw.block.timestamp - job.created_at, words))

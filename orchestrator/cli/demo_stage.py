@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.blobs import BlobStore
+from orchestrator.chain import Block
 from orchestrator.chain.bundle import Bundle, load_bundle
-from orchestrator.chain.embedded import EmbeddedChain
+from orchestrator.chain.devnode import DevNode
 from orchestrator.chain.processor import JobProcessor
+from orchestrator.chain.url import open_chain
 from orchestrator.cli.demo_children import Child, Children
 from orchestrator.cli.workers import ask_registration
 from orchestrator.crypto.accounts import generate_mnemonic
@@ -28,7 +30,7 @@ from orchestrator.workers import JobKey, WorkerJobState
 from orchestrator.workers.http import HttpWorkerClient
 
 if TYPE_CHECKING:
-    from orchestrator.chain import ContractCall, Receipt
+    from orchestrator.chain import ContractCall, Deployment, Receipt
     from orchestrator.client import JobClient
 
 T = TypeVar("T")
@@ -36,6 +38,8 @@ T = TypeVar("T")
 MEASUREMENT = blake2_256(b"phala-jobs demo: development workers, no TEE")
 REGISTERED_FOR_MS = 86_400_000
 RUNNING_SECONDS = 30.0
+# Final a second after it is made, so that waiting for finality is there to be seen.
+FINALITY = ("--finalize-delay-sec", "1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,32 +53,96 @@ class RegisteredWorker:
     jobs_token: str
 
 
-class Stage:
-    """The folder, the chain in it, the contract, the accounts; leaving it closes the chain."""
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A call of ours that is final: what it was, where it is, what it cost."""
 
-    def __init__(self, folder: Path, children: Children) -> None:
+    what: str
+    block: Block
+    fee: int
+    deposit: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balances:
+    """What the accounts that take part in a job have, in planck."""
+
+    owner: int
+    operator: int
+
+
+class Stage:
+    """
+    The folder, the chain, the contract, the accounts; leaving it ends the chain.
+
+    With *node*, the program of a development node, the chain is a real one, its data in the
+    folder and the accounts those that have money there; else it is the embedded one.
+    """
+
+    def __init__(self, folder: Path, children: Children, node: Path | None) -> None:
         self.folder = folder
         self.children = children
         self.bundle: Bundle = load_bundle()
-        self.chain_url = f"local:{folder / 'chain.db'}"
-        self.chain = EmbeddedChain(folder / "chain.db")
-        self.admin = AccountKey.generate()
-        self.registrar = AccountKey.generate()
-        self._operator_phrase = generate_mnemonic()
-        self.operator = AccountKey.from_uri(self._operator_phrase)
-        self.owner = AccountKey.generate()
+        self.steps: list[Step] = []
+        self._ending = contextlib.ExitStack()
+        self._node: DevNode | None = None
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._ending.close)
+            self._open(node)
+            undo.pop_all()
+
+    def _open(self, node: Path | None) -> None:
+        if node is None:
+            self.chain_url = f"local:{self.folder / 'chain.db'}"
+        else:
+            self._node = DevNode(node, base_path=self.folder / "node", flags=FINALITY)
+            self._ending.callback(self._node.close)
+            self.chain_url = self._node.url
+        self.chain = open_chain(self.chain_url, create=True)
+        self._ending.callback(self.chain.close)
+        self.admin, _ = self._account("//Alice")
+        self.registrar, _ = self._account("//Bob")
+        self.operator, self._operator_phrase = self._account("//Charlie")
+        self.owner, _ = self._account("//Dave")
         self.owner_secret = OwnerSecret.generate()
         draft = JobProcessor(bytes(32), self.bundle)
+        started = time.monotonic()
         deployed = self.chain.deploy(
             self.bundle.code,
             draft.new(self.chain.genesis_hash, Parameters()),
             signer=self.admin,
         )
+        self._note("deploy the contract", deployed, started)
         self.contract = deployed.contract
         self.processor = JobProcessor(deployed.contract, self.bundle)
         self.call(self.processor.grant_role(self.registrar.account_id, Role.REGISTRAR), self.admin)
         self.call(self.processor.grant_role(self.operator.account_id, Role.OPERATOR), self.admin)
         self.call(self.processor.allow_measurement(MEASUREMENT), self.registrar)
+
+    def _account(self, uri: str) -> tuple[AccountKey, str]:
+        """An account and what spells it: new, or on a node the one that has money there."""
+        phrase = uri if self.is_node else generate_mnemonic()
+        return AccountKey.from_uri(phrase), phrase
+
+    def _note(self, what: str, done: "Receipt[T] | Deployment", started: float) -> None:
+        seconds = time.monotonic() - started
+        self.steps.append(
+            Step(what=what, block=done.block, fee=done.fee, deposit=done.deposit, seconds=seconds)
+        )
+
+    @property
+    def is_node(self) -> bool:
+        """Whether the chain is a real one, with blocks, fees and deposits."""
+        return self._node is not None
+
+    def balances(self) -> Balances:
+        """What owner and operator have now; 0 where there is no money."""
+        owner, operator = (
+            self.chain.account(account.account_id).balance or 0
+            for account in (self.owner, self.operator)
+        )
+        return Balances(owner=owner, operator=operator)
 
     @property
     def contract_name(self) -> str:
@@ -83,7 +151,10 @@ class Stage:
 
     def call(self, call: "ContractCall[T]", signer: AccountKey) -> "Receipt[T]":
         """Make a call."""
-        return self.chain.call(call, signer=signer)
+        started = time.monotonic()
+        receipt = self.chain.call(call, signer=signer)
+        self._note(call.label, receipt, started)
+        return receipt
 
     def start_worker(
         self, number: int, models: Path, *, hold: str, tasks: str = "onnx"
@@ -159,8 +230,8 @@ class Stage:
         return asyncio.run(_says_running(worker.url, key))
 
     def close(self) -> None:
-        """Close the chain."""
-        self.chain.close()
+        """Close the chain, and end the node."""
+        self._ending.close()
 
 
 async def _says_running(url: str, key: JobKey) -> bool:

@@ -64,6 +64,36 @@ def test_every_assertion_of_the_demo_holds(environment: dict[str, str], tmp_path
     assert (kept / "attestation.json").is_file()
 
 
+@pytest.mark.slow
+def test_every_assertion_of_the_demo_holds_on_a_node(
+    environment: dict[str, str], tmp_path: Path, node_program: Path
+) -> None:
+    environment["CONTRACTS_NODE"] = str(node_program)
+
+    process = _demo(environment, "--chain", "node", "--json")
+    stdout, stderr = process.communicate(timeout=2 * TIMEOUT_SECONDS)
+
+    assert process.returncode == 0, stderr
+    summary = json.loads(stdout)
+    assert summary["passed"] is True
+    assert len(summary["assertions"]) == 13
+    assert summary["status"] == "Processed"
+    assert 0 < summary["operator_paid_planck"] < summary["owner_paid_planck"]
+    assert summary["block"] == 9
+    assert _processes_of(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_on_a_node_says_when_there_is_none(environment: dict[str, str]) -> None:
+    environment["CONTRACTS_NODE"] = "/nowhere/node"
+
+    process = _demo(environment, "--chain", "node")
+    _, stderr = process.communicate(timeout=TIMEOUT_SECONDS)
+
+    assert process.returncode == 2
+    assert "CONTRACTS_NODE: '/nowhere/node' is no program" in stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_that_is_stopped_leaves_neither_processes_nor_files(
     environment: dict[str, str], tmp_path: Path, number: signal.Signals

@@ -276,7 +276,7 @@ def test_a_job_that_is_never_processed_fails_the_demo(tmp_path: Path) -> None:
             raise WaitTimeoutError(f"job {job_id}: Submitted after {timeout_seconds} s")
 
     with pytest.raises(RefusedError, match="DemoFailed: the job was not processed"):
-        demo_run.Run(Output(as_json=True), tmp_path)._wait(None, Client(), [], 1)  # type: ignore[arg-type]  # stands for the real ones
+        demo_run.Run(Output(as_json=True), tmp_path, None)._wait(None, Client(), [], 1)  # type: ignore[arg-type]  # stands for the real ones
 
 
 def test_parts_of_a_secret_are_found_wherever_they_are(tmp_path: Path) -> None:
