@@ -6,6 +6,7 @@ to be handed to a `Chain`. Nothing is checked here but the types of arguments: t
 contract's.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar, cast
@@ -23,6 +24,7 @@ from orchestrator.models import (
     JobId,
     JobOptions,
     Mode,
+    Outcome,
     Page,
     Parameters,
     PublicKey,
@@ -318,12 +320,14 @@ class JobProcessor:
         return settle
 
     def _settle_items(self, completions: Sequence[Completion]) -> Callable[[_Items, _Raws], _Items]:
-        """Settle each item on whether the block holds an event of its job."""
+        """Settle each item on whether the block holds its events; several may be of one job."""
 
         def settle(foreseen: _Items, events: _Raws) -> _Items:
-            done = {self.decode_event(raw).fields.get("job_id") for raw in events}
+            told = deque(self.decode_event(raw) for raw in events)
             return [
-                None if item.job_id in done else error or ContractError(_OVERTAKEN, "complete_jobs")
+                None
+                if _took_effect(item, told)
+                else error or ContractError(_OVERTAKEN, "complete_jobs")
                 for item, error in zip(completions, foreseen, strict=True)
             ]
 
@@ -344,6 +348,24 @@ class JobProcessor:
             data=self._ink.encode_message(label, **arguments),
             decode=decode,
         )
+
+
+def _took_effect(item: Completion, told: deque[ContractEvent]) -> bool:
+    """Take the item's events off the front (they come in the items' order), if there are any."""
+    ours = {"job_id": item.job_id, "result_hash": item.result_hash}
+    proof = item.attestation_proof
+    recorded = _take(told, "AttestationRecorded", {**ours, "signature": proof.signature})
+    if recorded:
+        _take(told, "JobFailed", {"job_id": item.job_id})
+    marked = proof.outcome is Outcome.COMPLETED and _take(told, "JobProcessed", ours)
+    return recorded or marked
+
+
+def _take(told: deque[ContractEvent], name: str, fields: Mapping[str, object]) -> bool:
+    is_next = bool(told) and told[0].name == name and fields.items() <= told[0].fields.items()
+    if is_next:
+        told.popleft()
+    return is_next
 
 
 def _item_results(value: object) -> list[ContractError | None]:

@@ -5,14 +5,22 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.attestation.statement import sign_statement, statement_of
 from orchestrator.chain import Block, RawEvent
 from orchestrator.chain.bundle import load_bundle
+from orchestrator.chain.embedded import EmbeddedChain
 from orchestrator.chain.interface import ADAPTERS, MESSAGES
 from orchestrator.chain.processor import JobProcessor
 from orchestrator.chain.scale import Variant
-from orchestrator.errors import ChainMismatchError, InputError
+from orchestrator.crypto.keys import EcdsaSigner
+from orchestrator.encoding import blake2_256
+from orchestrator.errors import ChainMismatchError, ContractError, InputError
 from orchestrator.models import (
+    AttestationProof,
+    Completion,
     InlinePayload,
+    JobId,
+    JobOptions,
     JobStatus,
     Mode,
     Outcome,
@@ -23,6 +31,7 @@ from orchestrator.models import (
     Scheme,
     Signature,
 )
+from orchestrator.testing import LocalAccount, deploy_processor, register_test_worker
 
 
 @pytest.fixture
@@ -140,3 +149,75 @@ def test_a_bundle_of_ones_own(processor: JobProcessor) -> None:
     other = JobProcessor(bytes(32), load_bundle())
 
     assert other.mode().data == processor.mode().data
+
+
+def test_settling_tells_items_of_one_job_apart() -> None:
+    chain, admin, measurement = EmbeddedChain(":memory:"), LocalAccount.named("admin"), b"\1" * 32
+    processor = deploy_processor(chain, admin=admin, measurement=measurement)
+    signers = [EcdsaSigner.generate(), EcdsaSigner.generate()]
+    workers = [
+        register_test_worker(chain, processor, s, registrar=admin, measurement=measurement)
+        for s in signers
+    ]
+
+    def submit(*chosen: int) -> JobId:
+        options = JobOptions(workers=tuple(workers[n] for n in chosen), ttl=60_000)
+        call = processor.submit_confidential_job(b"sealed", b"\7" * 32, options)
+        return chain.call(call, signer=admin).value
+
+    def item(job: JobId, worker: int, outcome: Outcome, result: bytes) -> Completion:
+        signature = Signature(scheme=Scheme.ECDSA, data=bytes(65))
+        now, signer = chain.now(), signers[worker]
+        proof = AttestationProof(
+            outcome=outcome, units=0, started_at=now, finished_at=now, issued_at=now,
+            signature=signature,
+        )  # fmt: skip
+        draft = Completion(
+            job_id=job,
+            result_hash=result * 32,
+            attestation_proof=proof,
+            tee_worker_pubkey=signer.public_key,
+        )
+        statement = statement_of(
+            draft,
+            genesis_hash=chain.genesis_hash,
+            contract=processor.contract,
+            payload_hash=blake2_256(b"sealed"),
+            measurement=measurement,
+        )
+        signed = replace(proof, signature=sign_statement(statement, signer))
+        return replace(draft, attestation_proof=signed)
+
+    first, second, third = submit(0, 1), submit(0), submit(1)
+    chain.call(processor.record_attestation(item(third, 1, Outcome.COMPLETED, b"\5")), signer=admin)
+    call = processor.complete_jobs(
+        [
+            item(first, 0, Outcome.FAILED, b"\1"),
+            item(first, 0, Outcome.COMPLETED, b"\2"),
+            item(first, 1, Outcome.COMPLETED, b"\3"),
+            item(first, 1, Outcome.COMPLETED, b"\3"),
+            item(second, 0, Outcome.FAILED, b"\4"),
+            item(third, 1, Outcome.COMPLETED, b"\6"),
+            item(third, 1, Outcome.COMPLETED, b"\5"),
+            item(99, 1, Outcome.COMPLETED, b"\7"),
+        ]
+    )
+
+    receipt = chain.call(call, signer=admin)
+
+    refused = ["", "AlreadyFailed", "", "AlreadyAttested", "", "AlreadyAttested", "", "JobNotFound"]
+    foreseen = ContractError("Foreseen")
+    assert _variants(receipt.value) == refused
+    assert _variants(call.settle(receipt.value, receipt.events)) == refused
+    # Whatever was foreseen, the events tell which items took effect.
+    assert _variants(call.settle([foreseen] * 8, receipt.events)) == [
+        v and "Foreseen" for v in refused
+    ]
+    assert _variants(call.settle([None] * 8, receipt.events)) == [
+        v and "WrongStatus" for v in refused
+    ]
+    chain.close()
+
+
+def _variants(items: list[ContractError | None]) -> list[str]:
+    return ["" if item is None else item.variant for item in items]
