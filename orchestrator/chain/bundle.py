@@ -21,7 +21,10 @@ from orchestrator.chain.interface import ADAPTERS, CONTRACT_ERRORS, CONTRACT_NAM
 from orchestrator.chain.registry import bytes_at, object_at, text_at
 from orchestrator.errors import ChainMismatchError, InputError
 
-__all__ = ["MAX_BUNDLE_BYTES", "Bundle", "load_bundle"]
+__all__ = ["CONTRACT_VERSIONS", "MAX_BUNDLE_BYTES", "Bundle", "load_bundle"]
+
+CONTRACT_VERSIONS = (1,)
+"""The versions of the contract's storage, and so of its protocol, that are known here."""
 
 MAX_BUNDLE_BYTES = 4 << 20
 

@@ -17,10 +17,11 @@ parameters = typer.Typer(help="The contract's limits.", no_args_is_help=True)
 admin = typer.Typer(help="Hand the contract over, in two steps.", no_args_is_help=True)
 account = typer.Typer(help="One's own account at the contract.", no_args_is_help=True)
 
-READ = ("chain", "contract")
+LIMITS = ("max_fee_per_call", "max_spend_per_day", "spending_file")
+READ = ("chain", "contract", "bundle")
 SEND = (
-    "chain",
-    "contract",
+    *READ,
+    *LIMITS,
     "account",
     "account_file",
     "keys",

@@ -68,8 +68,8 @@ _COMMON: Mapping[str, object] = {
     ],
 }
 OPTION_VARIABLES.update({variable("config"), variable("json"), variable("debug")})
-# Read by the tests alone; they may stand in the environment of a command that a test starts.
-OPTION_VARIABLES.update({variable("bundle"), variable("fixtures")})
+# Read by the tests alone; it may stand in the environment of a command that a test starts.
+OPTION_VARIABLES.add(variable("fixtures"))
 _DEFAULTS: Mapping[str, object] = {"config": None, "as_json": False, "debug": False}
 
 

@@ -80,7 +80,14 @@ class Stage:
     folder and the accounts those that have money there; else it is the embedded one.
     """
 
-    def __init__(self, folder: Path, children: Children, node: Path | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        children: Children,
+        node: Path | None,
+        *,
+        node_flags: Sequence[str] = FINALITY,
+    ) -> None:
         self.folder = folder
         self.children = children
         self.bundle: Bundle = load_bundle()
@@ -89,14 +96,14 @@ class Stage:
         self._node: DevNode | None = None
         with contextlib.ExitStack() as undo:
             undo.callback(self._ending.close)
-            self._open(node)
+            self._open(node, node_flags)
             undo.pop_all()
 
-    def _open(self, node: Path | None) -> None:
+    def _open(self, node: Path | None, flags: Sequence[str]) -> None:
         if node is None:
             self.chain_url = f"local:{self.folder / 'chain.db'}"
         else:
-            self._node = DevNode(node, base_path=self.folder / "node", flags=FINALITY)
+            self._node = DevNode(node, base_path=self.folder / "node", flags=flags)
             self._ending.callback(self._node.close)
             self.chain_url = self._node.url
         self.chain = open_chain(self.chain_url, create=True)
@@ -135,6 +142,11 @@ class Stage:
     def is_node(self) -> bool:
         """Whether the chain is a real one, with blocks, fees and deposits."""
         return self._node is not None
+
+    @property
+    def node_process(self) -> int | None:
+        """The node's process id."""
+        return None if self._node is None else self._node.process.pid
 
     def balances(self) -> Balances:
         """What owner and operator have now; 0 where there is no money."""

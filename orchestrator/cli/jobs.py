@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.access import READ, SEND
+from orchestrator.cli.access import LIMITS, READ, SEND
 from orchestrator.cli.attestations import attestation_of, save_attestation_file
 from orchestrator.cli.command import command
+from orchestrator.cli.costs import cost_document, cost_words, require_funds
 from orchestrator.cli.errors import ExitCode, error_code, error_message, exit_code
 from orchestrator.cli.output import Document, JsonValue, to_json
 from orchestrator.cli.results import show_output
@@ -15,12 +16,13 @@ from orchestrator.cli.session import Session
 from orchestrator.cli.values import parse_duration, parse_task_parameters, read_input
 
 if TYPE_CHECKING:
+    from orchestrator.chain import Cost
     from orchestrator.client import JobFailedError
     from orchestrator.models import Job
 
 OWNER = (
-    "chain",
-    "contract",
+    *READ,
+    *LIMITS,
     "account",
     "keys",
     "keys_unencrypted",
@@ -41,6 +43,7 @@ def submit(
     session: Session,
     task: Annotated[str, typer.Argument(metavar="TASK", help="The task, such as echo.")],
     data: Annotated[Path, typer.Argument(metavar="INPUT", help="A file, or - for stdin.")],
+    *,
     parameter: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="May be repeated.")
     ] = None,
@@ -52,6 +55,9 @@ def submit(
     key: Annotated[
         str | None, typer.Option(help="Your name for this job: submitted again, it is the same.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would cost; send nothing.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the job has ended.")] = False,
     timeout: Annotated[
         str, typer.Option(metavar="DURATION", help="How long to wait at most.")
@@ -62,6 +68,7 @@ def submit(
 
     After a crash the same command finishes it; give --key to be safe always. With --wait the exit
     code tells how the job ended: 0 processed, 1 failed, cancelled or expired, 3 not ended yet.
+    On a chain with money it costs a fee, and a deposit that purge returns.
     """
     from orchestrator.models import TaskInput
 
@@ -71,12 +78,28 @@ def submit(
         task=task, input=content, parameters=parse_task_parameters(parameter or ())
     )
     client = session.client  # before the spinner, which would hide the question for a passphrase
+    if dry_run:
+        with session.output.progress("Sealing and asking what it costs"):
+            cost = client.estimate(task_input, workers=worker or None, ttl_ms=ttl_ms).cost
+        _show_cost(session, cost)
+        return
     with session.output.progress("Sealing and submitting"):
         job_id = client.submit(task_input, workers=worker or None, ttl_ms=ttl_ms, key=key)
-    document: dict[str, JsonValue] = {"job_id": job_id}
+    session.say_paid(returned=f" until it is purged: phala-jobs purge {job_id}")
+    document: dict[str, JsonValue] = {"job_id": job_id, **session.paid_document()}
     if wait:
         document["status"] = _wait(session, job_id, timeout_ms, has_key=key is not None)
     session.output.result(document)
+
+
+def _show_cost(session: Session, cost: "Cost | None") -> None:
+    """Print what a submission would cost, and whether the account could pay it."""
+    balance = require_funds(session, cost, session.identity.account.account_id)
+    words = cost_words(cost, balance=balance)
+    if cost is not None and cost.deposit > 0:
+        words += "; purge returns the deposit"
+    session.output.say(f"Nothing was sent. It {words}.")
+    session.output.result({"dry_run": True, **cost_document(cost, balance=balance)})
 
 
 def _wait(session: Session, job_id: int, timeout_ms: int, *, has_key: bool) -> str:
@@ -270,7 +293,8 @@ def cancel(session: Session, job: JobArgument) -> None:
     client = session.client
     with session.output.progress(f"Cancelling job {job}"):
         client.cancel(job)
-    session.output.result({"job_id": job, "status": "Cancelled"})
+    session.say_paid()
+    session.output.result({"job_id": job, "status": "Cancelled", **session.paid_document()})
 
 
 def expire(session: Session, job: JobArgument) -> None:
@@ -284,7 +308,8 @@ def purge(session: Session, job: JobArgument) -> None:
     client = session.client
     with session.output.progress(f"Purging job {job}"):
         client.purge(job)
-    session.output.result({"job_id": job, "purged": True})
+    session.say_paid()
+    session.output.result({"job_id": job, "purged": True, **session.paid_document()})
 
 
 def declare(app: typer.Typer) -> None:

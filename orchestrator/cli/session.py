@@ -7,18 +7,21 @@ commands that need no chain stay quick.
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from orchestrator.cli.output import Output
+from orchestrator.cli.costs import Paid
+from orchestrator.cli.output import Document, Output
 from orchestrator.config import LoadedSettings, OriginKind, Settings, option_name, variable
 from orchestrator.errors import ChainMismatchError, ConfigError
 
 if TYPE_CHECKING:
     from orchestrator.blobs.http import HttpBlobStore
-    from orchestrator.chain import Chain, ContractCall, Receipt
+    from orchestrator.chain import Chain, ContractCall, Cursor, RawEvent, Receipt
+    from orchestrator.chain.bundle import Bundle
     from orchestrator.chain.processor import ContractEvent, JobProcessor
+    from orchestrator.chain.spending import SpendingLimits
     from orchestrator.client import JobClient
     from orchestrator.keystore import Identity
     from orchestrator.models import Account, PublicKey
@@ -33,6 +36,7 @@ class Session:
         self.loaded = loaded
         self.output = output
         self.closing = contextlib.ExitStack()
+        self.paid = Paid()
 
     def __enter__(self) -> Self:
         return self
@@ -65,16 +69,37 @@ class Session:
         """The chain of the settings, which has to be there."""
         return self._opened(create=False)
 
-    def chain_to_deploy_on(self) -> "Chain":
-        """The chain of the settings; an embedded one is made where there is none."""
-        return self._opened(create=True)
+    def create_chain(self) -> None:
+        """Let `chain` be one that is made, where an embedded one is not there yet."""
+        self.chain = self._opened(create=True)
 
     def _opened(self, *, create: bool) -> "Chain":
         from orchestrator.chain.url import open_chain
 
-        chain = open_chain(self.required("chain"), create=create)
+        chain = open_chain(self.required("chain"), create=create, spending=self.spending)
         self.closing.callback(chain.close)
         return chain
+
+    @functools.cached_property
+    def spending(self) -> "SpendingLimits | None":
+        """What this program may spend, `None` without a limit."""
+        from orchestrator.chain.spending import SpendingLimits
+
+        settings = self.settings
+        if settings.max_fee_per_call is None and settings.max_spend_per_day is None:
+            return None
+        return SpendingLimits(
+            per_call=settings.max_fee_per_call,
+            per_day=settings.max_spend_per_day,
+            ledger_file=settings.spending_file,
+        )
+
+    @functools.cached_property
+    def bundle(self) -> "Bundle":
+        """The build of the contract that the settings name, else the one of this package."""
+        from orchestrator.chain.bundle import load_bundle
+
+        return load_bundle(self.settings.bundle)
 
     @functools.cached_property
     def contract(self) -> bytes:
@@ -94,13 +119,10 @@ class Session:
         The contract's messages, for a contract that is there, runs our code, and knows its chain.
 
         Raises:
-            ChainMismatchError: There is none, it runs other code than our bundle's, or
-                it was deployed with another chain's genesis hash.
+            ChainMismatchError: There is none, it runs other code than our bundle's, it was
+                deployed with another chain's genesis hash, or its version is unknown.
         """
-        from orchestrator.chain.bundle import load_bundle
-        from orchestrator.chain.processor import JobProcessor
-
-        bundle = load_bundle()
+        bundle = self.bundle
         found = self.chain.code_hash(self.contract)
         if found is None:
             raise ChainMismatchError(
@@ -108,29 +130,63 @@ class Session:
             )
         if found != bundle.code_hash:
             raise ChainMismatchError(
-                f"contract {self.required('contract')} runs code 0x{found.hex()}, and this program"
-                f" knows code 0x{bundle.code_hash.hex()}"
+                f"contract {self.required('contract')} runs code 0x{found.hex()}, and"
+                f" {self.settings.bundle or 'this program'} has code 0x{bundle.code_hash.hex()}:"
+                " give the .contract file of what it runs with --bundle, or contract upgrade"
             )
-        processor = JobProcessor(self.contract, bundle)
+        processor = self.unchecked_processor
+        self.require_same_chain(processor)
+        return processor
+
+    @functools.cached_property
+    def unchecked_processor(self) -> "JobProcessor":
+        """The contract's messages, whatever it runs."""
+        from orchestrator.chain.processor import JobProcessor
+
+        return JobProcessor(self.contract, self.bundle)
+
+    def require_same_chain(self, processor: "JobProcessor") -> None:
+        """
+        Refuse a contract of another chain, or of a version that is not known here.
+
+        Raises:
+            ChainMismatchError: It is one.
+        """
+        from orchestrator.chain.bundle import CONTRACT_VERSIONS
+
         named = self.chain.read(processor.genesis_hash())
         if named != self.chain.genesis_hash:
             raise ChainMismatchError(
                 f"contract {self.required('contract')} was deployed for genesis 0x{named.hex()},"
                 f" and this chain's is 0x{self.chain.genesis_hash.hex()}"
             )
-        return processor
+        version = self.chain.read(processor.version())
+        if version not in CONTRACT_VERSIONS:
+            known = ", ".join(map(str, CONTRACT_VERSIONS))
+            raise ChainMismatchError(
+                f"contract {self.required('contract')} is of version {version}, and this program"
+                f" knows {known}"
+            )
 
-    def events(self) -> "Iterator[ContractEvent]":
-        """All finalized events of the contract, from its first on."""
+    def events(self, *, first_block: int = 0) -> "Iterator[ContractEvent]":
+        """All finalized events of the contract, from a block on."""
         from orchestrator.chain import Cursor
 
-        after = Cursor(block=0, index=-1)
+        for raw in self.raw_events(Cursor(block=first_block, index=-1)):
+            yield self.processor.decode_event(raw)
+
+    def raw_events(self, after: "Cursor") -> "Generator[RawEvent, None, Cursor]":
+        """
+        The finalized events after a place, up to the head; returns where to go on.
+
+        A node looks at some blocks for each page, so there may be empty ones before the head.
+        """
+        head = self.chain.finalized_head().number
         while True:
             page = self.chain.events(self.contract, after=after)
-            if not page.events:
-                return
-            for raw in page.events:
-                yield self.processor.decode_event(raw)
+            yield from page.events
+            if page.next <= after or (not page.events and page.next.block >= head):
+                return max(after, page.next)
             after = page.next
 
     @functools.cached_property
@@ -164,6 +220,8 @@ class Session:
             accepted_worker_keys=self._accepted_keys(),
             blob_sources=[self._blobs_at(url) for url in self.settings.blob_sources],
             worker_blobs=lambda worker: self._blobs_at(worker.endpoint.decode("utf-8", "replace")),
+            bundle=self.bundle,
+            on_receipt=self.paid.add,
         )
         self.closing.callback(client.close)
         return client
@@ -199,4 +257,17 @@ class Session:
         """Make a call, with progress; it returns once it is finalized."""
         signer = self.signer  # before the spinner, which would hide the question for a passphrase
         with self.output.progress(what):
-            return self.chain.call(call, signer=signer)
+            receipt = self.chain.call(call, signer=signer)
+        self.paid.add(receipt)
+        self.say_paid()
+        return receipt
+
+    def paid_document(self) -> Document:
+        """What was paid, for JSON; for people `say_paid` has said it."""
+        return self.paid.document() if self.output.as_json else {}
+
+    def say_paid(self, *, returned: str = "") -> None:
+        """Say what was paid, where anything was; *returned* says when a deposit comes back."""
+        words = self.paid.words(returned=returned)
+        if words:
+            self.output.say(words)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.cli.access import READ
 from orchestrator.cli.command import command
 from orchestrator.cli.output import Document, JsonValue
 from orchestrator.cli.serving import service_log
@@ -22,8 +23,7 @@ app.add_typer(token, name="token")
 
 FOLDER = ("worker_folder",)
 RUN = (
-    "chain",
-    "contract",
+    *READ,
     "worker_folder",
     "worker_listen",
     "worker_certificate",

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar
 
+from orchestrator.chain import Estimate
 from orchestrator.client.entries import ListedJob, UnfinishedJob
 from orchestrator.client.job_client import JobClient
 from orchestrator.client.rebuild import RebuildProgress
@@ -76,6 +77,18 @@ class AsyncJobClient:
     ) -> SealedJob:
         """See `JobClient.seal`."""
         return await self._call(lambda client: client.seal(task, workers=workers, ttl_ms=ttl_ms))
+
+    async def estimate(
+        self,
+        task: TaskInput,
+        *,
+        workers: Sequence[WorkerId] | None = None,
+        ttl_ms: int = DEFAULT_TTL_MS,
+    ) -> Estimate[JobId]:
+        """See `JobClient.estimate`."""
+        return await self._call(
+            lambda client: client.estimate(task, workers=workers, ttl_ms=ttl_ms)
+        )
 
     async def submit(
         self,

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from orchestrator.chain import Chain, Cursor
+from orchestrator.chain.bundle import CONTRACT_VERSIONS, Bundle
 from orchestrator.chain.processor import ContractEvent, JobProcessor
 from orchestrator.errors import ChainMismatchError, InputError, UntrustedWorkerError
 from orchestrator.models import (
@@ -25,7 +26,6 @@ from orchestrator.models import (
 
 __all__ = ["ChainView", "JobHistory", "RecordedStatement"]
 
-_CONTRACT_VERSIONS = (1,)
 _PAGE = 50
 _EVENT_PAGE = 1_000
 _LAST_INDEX = (1 << 31) - 1
@@ -70,12 +70,12 @@ class JobHistory:
 
 
 class ChainView:
-    """Reads one contract."""
+    """Reads one contract, by the *bundle* that it runs (the package's unless given)."""
 
-    def __init__(self, chain: Chain, contract: bytes) -> None:
+    def __init__(self, chain: Chain, contract: bytes, bundle: Bundle | None = None) -> None:
         self.chain = chain
         self.contract = contract
-        self.processor = JobProcessor(contract)
+        self.processor = JobProcessor(contract, bundle)
         self._is_known = False
 
     def require_contract(self) -> None:
@@ -97,9 +97,9 @@ class ChainView:
                 f" this is 0x{self.chain.genesis_hash.hex()}"
             )
         version = self.chain.read(self.processor.version())
-        if version not in _CONTRACT_VERSIONS:
+        if version not in CONTRACT_VERSIONS:
             raise ChainMismatchError(
-                f"contract: version {version}, this program knows {_CONTRACT_VERSIONS}"
+                f"contract: version {version}, this program knows {CONTRACT_VERSIONS}"
             )
         self._is_known = True
 

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from orchestrator.blobs import BlobStore
-from orchestrator.chain import Chain, ContractCall
+from orchestrator.chain import Chain, ContractCall, Estimate, Receipt
+from orchestrator.chain.bundle import Bundle
 from orchestrator.client.chain_view import ChainView
 from orchestrator.client.entries import ListedJob, UnfinishedJob
 from orchestrator.client.job_list import JobList
@@ -20,7 +21,16 @@ from orchestrator.client.submitter import TRAPPED, SubmitProgress, Submitter
 from orchestrator.client.watch import WaitProgress, Watch
 from orchestrator.crypto import OwnerSecret, SealedJob
 from orchestrator.errors import ContractError, ContractTrappedError
-from orchestrator.models import Account, JobHead, JobId, JobStatus, PublicKey, TaskInput, WorkerId
+from orchestrator.models import (
+    Account,
+    JobHead,
+    JobId,
+    JobOptions,
+    JobStatus,
+    PublicKey,
+    TaskInput,
+    WorkerId,
+)
 
 __all__ = ["JobClient"]
 
@@ -32,6 +42,10 @@ def _clock() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _ignore(_receipt: Receipt[object]) -> None:
+    """Nobody wants to know."""
+
+
 class JobClient:
     """
     An owner's jobs on one contract.
@@ -41,7 +55,9 @@ class JobClient:
     *blob_sources* are asked for results in order, the orchestrator's first; *worker_blobs* gives
     the store of the worker itself, asked last. With *accepted_worker_keys* (signing keys) nothing
     is sealed to another worker, sent for one, or taken from one, whatever the contract says; that
-    a worker's encryption key is its own is still the node's word.
+    a worker's encryption key is its own is still the node's word. *bundle* is the build that the
+    contract runs, when it is not the package's. *on_receipt* is told of every call that was
+    made, and what it cost.
 
     An instance is used by the thread that made it (`AsyncJobClient` sees to that); any
     number of processes may work for one owner in one *state_dir*. The chain stays the caller's
@@ -60,6 +76,8 @@ class JobClient:
         blob_sources: Sequence[BlobStore] = (),
         worker_blobs: WorkerBlobs | None = None,
         accepted_worker_keys: Collection[PublicKey] | None = None,
+        bundle: Bundle | None = None,
+        on_receipt: Callable[[Receipt[object]], None] | None = None,
         clock: Callable[[], int] = _clock,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -70,8 +88,9 @@ class JobClient:
             InputError: Other users may read it, or it is damaged.
             ChainMismatchError: It is of another version.
         """
-        self._view = ChainView(chain, contract)
+        self._view = ChainView(chain, contract, bundle)
         self._account = account
+        self._on_receipt = on_receipt or _ignore
         self._secret = secret
         self._trusted_node = trusted_node
         self._sleep = sleep
@@ -83,7 +102,13 @@ class JobClient:
         )
         self._recipients = Recipients(self._view, accepted_keys=accepted_worker_keys, clock=clock)
         self._submitter = Submitter(
-            self._view, self._list, self._recipients, account=account, secret=secret, clock=clock
+            self._view,
+            self._list,
+            self._recipients,
+            account=account,
+            secret=secret,
+            clock=clock,
+            on_receipt=self._on_receipt,
         )
         self._watch = Watch(self._view, self._list, owner=account.account_id, clock=clock)
         self._results = Results(
@@ -129,6 +154,29 @@ class JobClient:
         """
         submission = Submission(task=task, workers=_tuple(workers), ttl_ms=ttl_ms)
         return self._sealer().seal(submission)[0]
+
+    def estimate(
+        self,
+        task: TaskInput,
+        *,
+        workers: Sequence[WorkerId] | None = None,
+        ttl_ms: int = DEFAULT_TTL_MS,
+    ) -> Estimate[JobId]:
+        """
+        What `submit` of *task* would cost now, and the id that the job would get; sends nothing.
+
+        Raises:
+            ContractError: The contract would refuse.
+            Error: Those of `seal`.
+        """
+        submission = Submission(task=task, workers=_tuple(workers), ttl_ms=ttl_ms)
+        sealed, chosen = self._sealer().seal(submission)
+        call = self._view.processor.submit_confidential_job(
+            sealed.envelope,
+            sealed.header.reply_key,
+            JobOptions(workers=chosen, ttl=ttl_ms),
+        )
+        return self._view.chain.estimate(call, caller=self._account.account_id)
 
     def submit(
         self,
@@ -303,7 +351,7 @@ class JobClient:
         # Nobody else can change a finished job: this is how it ended.
         head = self._view.heads([job_id]).get(job_id)
         try:
-            self._view.chain.call(self._view.processor.purge_job(job_id), signer=self._account)
+            self._call(self._view.processor.purge_job(job_id))
         except ContractError as refusal:
             if refusal.variant != "JobNotFound" or self._list.job(job_id) is None:
                 raise
@@ -352,7 +400,7 @@ class JobClient:
     def _end(self, call: ContractCall[None], job_id: JobId, status: JobStatus) -> None:
         self._view.require_contract()
         try:
-            self._view.chain.call(call, signer=self._account)
+            self._call(call)
         except ContractError as refusal:
             if refusal.variant != "WrongStatus":
                 raise
@@ -362,6 +410,9 @@ class JobClient:
             if head.status is not status:
                 raise ContractError(refusal.variant, _why_not(head, status)) from None
         self._list.update(job_id, status=status)
+
+    def _call(self, call: ContractCall[None]) -> None:
+        self._on_receipt(self._view.chain.call(call, signer=self._account))
 
     def _drive(self, steps: Generator[P, None, T], progress: Callable[[P], None] | None) -> T:
         # Closed also when the caller's progress or sleep raises: what is open is left behind then.

@@ -88,8 +88,10 @@ class Submitter:
         account: Account,
         secret: OwnerSecret,
         clock: Callable[[], int],
+        on_receipt: Callable[[Receipt[object]], None],
     ) -> None:
         self._view = view
+        self._on_receipt = on_receipt
         self._list = job_list
         self._recipients = recipients
         self._account = account
@@ -331,6 +333,7 @@ class Submitter:
         submitted, not_sent, is_limited = [], [], False
         for index, entry, answer in zip(group, entries, answers, strict=True):
             if not isinstance(answer, ContractError):
+                self._on_receipt(answer)
                 run.close(index, answer.value)
                 submitted.append((entry.entry, answer.value, answer.block.number))
             elif run.wait_for_rate and answer.variant == "RateLimited":

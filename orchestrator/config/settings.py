@@ -9,6 +9,7 @@ from typing import Annotated, get_args, get_type_hints
 PREFIX = "PHALA_JOBS_"
 SECTIONS = ("worker", "orchestrator")
 HOME_FOLDER = Path("~/.phala-jobs")
+MAX_PLANCK = (1 << 128) - 1  # a chain's Balance is a u128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +28,11 @@ class Settings:
     chain: Annotated[
         str | None,
         Described(
-            text="The chain: local:PATH is an embedded chain in that file (development and tests).",
-            example="local:/var/lib/phala-jobs/chain.db",
+            text=(
+                "The chain: ws://HOST:PORT or wss://HOST is a node; local:PATH is an embedded chain"
+                " in that file (development and tests)."
+            ),
+            example="ws://127.0.0.1:9944",
         ),
     ] = None
     contract: Annotated[
@@ -38,6 +42,45 @@ class Settings:
             example="5C4hrfjw9DjXZTzV3MwzrrAr9P1MJhSrvWGWqi1eSuyUpnhM",
         ),
     ] = None
+    bundle: Annotated[
+        Path | None,
+        Described(
+            text=(
+                "The contract's .contract file, where it is another build than the one that ships"
+                " with this program."
+            ),
+            example="/var/lib/phala-jobs/phala_job_processor.contract",
+        ),
+    ] = None
+    max_fee_per_call: Annotated[
+        int | None,
+        Described(
+            text="Most that the fee of one call may be, in planck; nothing dearer is sent.",
+            example="10000000000",
+            bounds=(0, MAX_PLANCK),
+        ),
+    ] = None
+    max_spend_per_day: Annotated[
+        int | None,
+        Described(
+            text=(
+                "Most that fees and deposits together may come to on one day (UTC), in planck;"
+                " returned deposits do not raise it."
+            ),
+            example="5000000000000",
+            bounds=(0, MAX_PLANCK),
+        ),
+    ] = None
+    spending_file: Annotated[
+        Path,
+        Described(
+            text=(
+                "File with what was spent today; all that share it share the limit per day."
+                " Chains with different money want different files."
+            ),
+            example="~/.phala-jobs/spending.json",
+        ),
+    ] = HOME_FOLDER / "spending.json"
     account: Annotated[
         str | None,
         Described(text="Name of the account that signs, in the folder of keys.", example="alice"),

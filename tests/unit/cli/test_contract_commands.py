@@ -79,8 +79,8 @@ def test_a_second_contract_of_one_account_needs_a_salt(
         (("--account-file", "/nonexistent"), "account_file: file /nonexistent"),
         (("--bundle", "/nonexistent"), "/nonexistent: No such file"),
         (
-            ("--chain", "ws://127.0.0.1:9944"),
-            "nodes (ws://) are not in this release; only local:PATH",
+            ("--chain", "http://127.0.0.1:9944"),
+            "is not of the form local:PATH, ws://HOST:PORT or wss://HOST",
         ),
     ],
 )
@@ -175,12 +175,12 @@ def test_other_code_than_ours_is_refused(
     run: Run, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = replace(load_bundle(), code_hash=b"\x01" * 32)
-    monkeypatch.setattr(bundles, "load_bundle", lambda: other)
+    monkeypatch.setattr(bundles, "load_bundle", lambda _path: other)
 
     ran = run("contract", "info")
 
     assert ran.exit_code == 1
-    assert "this program knows code 0x0101" in ran.stderr
+    assert "this program has code 0x0101" in ran.stderr
 
 
 def test_a_contract_for_another_chain_is_refused(run: Run, world: World) -> None:
