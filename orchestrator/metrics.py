@@ -46,6 +46,9 @@ class EventKind(Enum):
     CHAIN_ERROR = "chain_error"
     BLOB_ERROR = "blob_error"
     CONFLICT = "conflict"
+    FEE = "fee"
+    LOW_BALANCE = "low_balance"
+    NO_FUNDS = "no_funds"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,8 @@ class ServiceEvent:
     """
     One thing that happened; `code` is its reason.
 
-    `seconds` is how long the job took from its submission, for events that close one.
+    `seconds` is how long the job took from its submission, for events that close one. `planck` is
+    the fee of a transaction that was for so many `jobs`.
     """
 
     kind: EventKind
@@ -62,6 +66,8 @@ class ServiceEvent:
     code: str = ""
     detail: str = ""
     seconds: float | None = None
+    planck: int = 0
+    jobs: int = 0
 
 
 class OrchestratorMetrics:
@@ -90,6 +96,10 @@ class OrchestratorMetrics:
             "attestation_expiry_timestamp_seconds",
             "When the first of the trusted workers' registrations ends.",
         )
+        self._fees = Counter(
+            "phala_jobs_fees_planck", "Fees of our own transactions.", registry=self.registry
+        )
+        self._balance = self._gauge("balance_planck", "What our account has, without deposits.")
         self._reasons: set[str] = set()
 
     def _gauge(self, name: str, text: str) -> Gauge:
@@ -103,6 +113,8 @@ class OrchestratorMetrics:
             self._by_reason[event.kind].labels(self._reason(event.code)).inc()
         if event.kind is EventKind.PROCESSED and event.seconds is not None:
             self._duration.observe(event.seconds)
+        if event.kind is EventKind.FEE:
+            self._fees.inc(event.planck)
 
     def _reason(self, code: str) -> str:
         if code not in self._reasons and len(self._reasons) >= MAX_REASONS:
@@ -122,6 +134,10 @@ class OrchestratorMetrics:
         """Set when the first of the trusted workers' registrations ends."""
         self._expiry.set(milliseconds / 1_000)
 
+    def set_balance(self, planck: int) -> None:
+        """Set what our account has."""
+        self._balance.set(planck)
+
     def render(self) -> bytes:
         """Return all numbers in the text format."""
         return generate_latest(self.registry)
@@ -140,6 +156,7 @@ _PLAIN = {
         "conflicts",
         "Workers that contradicted themselves.",
     ),
+    EventKind.LOW_BALANCE: ("low_balance", "Times that the balance became low."),
 }
 _BY_REASON = {
     EventKind.REFUSED: ("phala_jobs_refused", "Jobs not admitted.", "reason"),
@@ -156,5 +173,10 @@ _BY_REASON = {
         "reason",
     ),
     EventKind.CHAIN_ERROR: ("phala_jobs_chain_errors", "Calls that the chain failed.", "kind"),
+    EventKind.NO_FUNDS: (
+        "phala_jobs_no_funds",
+        "Transactions that our account, or its limits, did not pay for.",
+        "reason",
+    ),
     EventKind.BLOB_ERROR: ("phala_jobs_blob_errors", "Results that could not be kept.", "kind"),
 }

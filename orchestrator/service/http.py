@@ -45,6 +45,8 @@ def service_app(
     async def numbers(_: Request) -> Response:
         metrics.set_pending(orchestrator.open_jobs)
         metrics.set_finalized_block(orchestrator.head_number)
+        if orchestrator.balance is not None:
+            metrics.set_balance(orchestrator.balance)
         expiry = orchestrator.attestation_expiry()
         if expiry is not None:
             metrics.set_attestation_expiry(expiry)

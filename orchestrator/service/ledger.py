@@ -1,24 +1,32 @@
 """
-The chain as the service sees it: one thread that talks to it, and what is known of the contract.
+The chain as the service sees it: threads that talk to it, and what is known of the contract.
 
-A `Chain` is used from one thread at a time, and its calls take as long as finality takes, so all
-of it runs in a thread of its own. Parameters, workers and measurements are read once and again
-when an event says that they changed; the contract decides in the end, so that a moment's lag can
-only cost a refused call.
+A `Chain` is used from one thread at a time, and a call takes as long as finality takes. So reads
+and calls have a thread each, where there is a connection for each: what is read does not wait for
+what is sent. Parameters, workers and measurements are read once and again when an event says that
+they changed; the contract decides in the end, so that a moment's lag can only cost a refused call.
+
+After a call of which nobody knows what became, and after the start, which may follow one, the
+ledger is in doubt: `settle_doubt` waits until nothing is on its way any more, and whoever sends
+looks first at what is done already.
 """
 
-import asyncio
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar, cast
-
-import stamina
 
 from orchestrator.attestation.verifier import JobView
 from orchestrator.chain import Block, Chain, ContractCall, Cursor, Receipt
 from orchestrator.chain.processor import ContractEvent, JobProcessor
-from orchestrator.errors import ChainMismatchError, ChainUnavailableError, ContractError
+from orchestrator.errors import (
+    ChainMismatchError,
+    ChainUnavailableError,
+    ContractError,
+    InsufficientFundsError,
+    SpendingLimitError,
+)
+from orchestrator.metrics import EventKind, ServiceEvent
 from orchestrator.models import (
     Account,
     Attestation,
@@ -34,6 +42,7 @@ from orchestrator.models import (
     Worker,
     WorkerId,
 )
+from orchestrator.service.chain_line import ChainLine
 
 __all__ = ["EventsRead", "Ledger", "Recorded"]
 
@@ -41,6 +50,8 @@ T = TypeVar("T")
 
 EVENTS_PER_PAGE = 192
 HEADS_PER_PAGE = 50  # protocol 1.8
+# While the head stays the same there are no new events; that a node is gone, only asking tells.
+QUIET_SECONDS = 1.0
 _WORKER_EVENTS = frozenset(
     {"WorkerRenewed", "WorkerSuspended", "WorkerReinstated", "WorkerRevoked", "WorkerRegistered"}
 )
@@ -51,13 +62,17 @@ _FINAL_EVENTS = frozenset({"JobProcessed", "JobFailed", "JobCancelled", "JobExpi
 
 @dataclass(frozen=True, kw_only=True)
 class EventsRead:
-    """One page of events, the jobs that it submits as they are now, and the cursor behind it."""
+    """
+    One page of events, the jobs that it submits as they are now, and the cursor behind it.
+
+    A page may be empty and not the last: `is_last` says that it reaches the finalized head.
+    """
 
     events: tuple[ContractEvent, ...]
     jobs: dict[JobId, Job | None]
     cursor: Cursor
     head: Block
-    is_full: bool
+    is_last: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,53 +94,99 @@ class Rules:
 
 
 class Ledger:
-    """Reads and calls one contract with one account; `start` first."""
+    """
+    Reads and calls one contract with one account; `start` first.
+
+    *sender* is a connection of its own for calls; without it they share *chain*. *on_event* hears
+    of fees, and of an account that can't pay.
+    """
 
     def __init__(
-        self, chain: Chain, processor: JobProcessor, account: Account, clock: Callable[[], int]
+        self,
+        chain: Chain,
+        processor: JobProcessor,
+        account: Account,
+        clock: Callable[[], int],
+        *,
+        sender: Chain | None = None,
+        pending_seconds: float = 60.0,
+        on_event: Callable[[ServiceEvent], None] = lambda _: None,
     ) -> None:
         self.genesis_hash = chain.genesis_hash
         self.contract = processor.contract
         self.account_id = account.account_id
-        self._chain = chain
         self._processor = processor
         self._account = account
         self._clock = clock
-        self._clock_offset = 0
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chain")
+        self._ahead = 0
+        self._pending_seconds = pending_seconds
+        self._on_event = on_event
+        self._is_in_doubt = True
+        self._reading = ChainLine(chain, "chain")
+        self._sending = self._reading if sender is None else ChainLine(sender, "chain-sender")
         self._workers: dict[WorkerId, Worker] = {}
         self._ids: dict[PublicKey, WorkerId] = {}
         self._measurements: dict[bytes, bool] = {}
         self._rules: Rules | None = None
+        self._seen: tuple[Cursor, Block] | None = None
+        self._asked_at = 0.0
 
     def close(self) -> None:
-        """End the thread once it has finished what it does; the chain stays open."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
-
-    async def _once(self, work: Callable[[Chain], T]) -> T:
-        future = self._thread.submit(work, self._chain)
-        try:
-            return await asyncio.shield(asyncio.wrap_future(future))
-        except asyncio.CancelledError:
-            future.cancel()  # no effect once it runs; it is then finished, its answer dropped
-            raise
+        """End the threads once they have finished what they do; the chains stay open."""
+        self._reading.close()
+        self._sending.close()
 
     async def read(self, work: Callable[[Chain], T]) -> T:
         """Run something that changes nothing, a few times if the chain can't be reached."""
-        try:
-            return await self._once(work)
-        except ChainUnavailableError:
-            async for attempt in stamina.retry_context(
-                on=ChainUnavailableError, attempts=3, wait_initial=0.2, wait_max=2.0
-            ):
-                with attempt:
-                    return await self._once(work)
-            raise
+        return await self._reading.repeated(work)
 
-    async def call(self, call: ContractCall[T]) -> T:
+    async def _send(self, work: Callable[[Chain], tuple[T, int]], *, jobs: int) -> T:
+        """Run something that is not repeated and returns its fee too; *jobs* are paid with it."""
+
+        def noting_doubt(chain: Chain) -> tuple[T, int]:
+            try:
+                return work(chain)
+            except ChainUnavailableError:
+                self._is_in_doubt = True
+                raise
+
+        try:
+            value, fee = await self._sending.run(noting_doubt)
+        except (InsufficientFundsError, SpendingLimitError) as error:
+            self._on_event(
+                ServiceEvent(kind=EventKind.NO_FUNDS, code=type(error).__name__, detail=str(error))
+            )
+            raise
+        if fee:
+            self._on_event(ServiceEvent(kind=EventKind.FEE, planck=fee, jobs=jobs))
+        return value
+
+    async def settle_doubt(self) -> bool:
+        """
+        Return once nothing that was sent before is on its way; whether something may have been.
+
+        Raises:
+            ChainUnavailableError: It still is, or nobody can tell.
+        """
+        if not self._is_in_doubt:
+            return False
+
+        def wait(chain: Chain) -> None:
+            chain.wait_for_pending(self.account_id, timeout_seconds=self._pending_seconds)
+            self._is_in_doubt = False
+
+        await self._sending.run(wait)
+        return True
+
+    async def call(self, call: ContractCall[T], *, jobs: int = 0) -> T:
         """Make one call and return its value once it is finalized; it is not repeated."""
-        receipt = await self._once(lambda chain: chain.call(call, signer=self._account))
-        return receipt.value
+        await self.settle_doubt()
+
+        def work(chain: Chain) -> tuple[T, int]:
+            receipt = chain.call(call, signer=self._account)
+            return receipt.value, receipt.fee
+
+        return await self._send(work, jobs=jobs)
 
     # What the contract's rules are.
 
@@ -176,11 +237,21 @@ class Ledger:
         self._rules = None
 
     def now(self) -> int:
-        """Return the chain's time (ms) as far as it is known without asking."""
-        return self._clock() + self._clock_offset
+        """
+        Return the later of our own time and the chain's (ms), without asking.
+
+        A chain that makes no blocks stays at the time of its last one, and the next call sees a
+        later time.
+        """
+        return self._clock() + self._ahead
 
     def _note_time(self, chain: Chain) -> None:
-        self._clock_offset = chain.now() - self._clock()
+        self._ahead = max(0, chain.now() - self._clock())
+
+    async def balance(self) -> int | None:
+        """Return what our account has, in planck; `None` where there is no money."""
+        account = await self.read(lambda chain: chain.account(self.account_id))
+        return account.balance
 
     # Events.
 
@@ -194,19 +265,21 @@ class Ledger:
     def _read_events(self, chain: Chain, after: Cursor, limit: int) -> EventsRead:
         self._note_time(chain)
         head = chain.finalized_head()
+        asked_ago = time.monotonic() - self._asked_at
+        if self._seen == (after, head) and asked_ago < QUIET_SECONDS:
+            return EventsRead(events=(), jobs={}, cursor=after, head=head, is_last=True)
+        self._asked_at = time.monotonic()
         page = chain.events(self.contract, after=after, limit=limit)
+        if page.next <= after and after.block < head.number:
+            raise ChainUnavailableError(f"the node shows no events beyond block {after.block}")
         events = tuple(self._processor.decode_event(raw) for raw in page.events)
         submitted = [
             cast("int", event.fields["job_id"]) for event in events if event.name == "JobSubmitted"
         ]
         jobs = {job_id: chain.read(self._processor.get_job(job_id)) for job_id in submitted}
-        return EventsRead(
-            events=events,
-            jobs=jobs,
-            cursor=page.next,
-            head=head,
-            is_full=len(page.events) >= limit,
-        )
+        is_last = len(page.events) < limit and page.next.block >= head.number
+        self._seen = (page.next, head) if is_last else None
+        return EventsRead(events=events, jobs=jobs, cursor=page.next, head=head, is_last=is_last)
 
     def _forget(self, event: ContractEvent) -> None:
         if event.name in _WORKER_EVENTS:
@@ -222,6 +295,14 @@ class Ledger:
         """Read a job with its payload."""
         return await self.read(lambda chain: chain.read(self._processor.get_job(job_id)))
 
+    async def jobs(self, job_ids: Sequence[JobId]) -> dict[JobId, Job | None]:
+        """Read jobs whole, where calls are sent."""
+
+        def work(chain: Chain) -> dict[JobId, Job | None]:
+            return {job_id: chain.read(self._processor.get_job(job_id)) for job_id in job_ids}
+
+        return await self._sending.repeated(work)
+
     async def recorded(self, job_id: JobId) -> Recorded | None:
         """Read a job's attestation and what it is worth."""
 
@@ -235,7 +316,11 @@ class Ledger:
         return await self.read(work)
 
     async def statuses(self, job_ids: Sequence[JobId]) -> dict[JobId, JobStatus]:
-        """Read where the jobs stand, without their payloads; purged ones are left out."""
+        """
+        Read where the jobs stand, without their payloads; purged ones are left out.
+
+        It is read where calls are sent, which knows of what it has just sent.
+        """
         wanted = sorted(set(job_ids))
 
         def work(chain: Chain) -> dict[JobId, JobStatus]:
@@ -245,7 +330,7 @@ class Ledger:
                 found.update({head.job_id: head.status for head in page.items})
             return found
 
-        found = await self.read(work)
+        found = await self._sending.repeated(work)
         return {job_id: found[job_id] for job_id in wanted if job_id in found}
 
     # Workers.
@@ -306,21 +391,25 @@ class Ledger:
     ) -> list[list[ContractError | None] | ContractError]:
         """Record and mark; one answer per group, a `ContractError` when the whole was refused."""
         calls = [self._processor.complete_jobs(group) for group in groups]
+        jobs = sum(len(group) for group in groups)
 
-        def work(chain: Chain) -> list[list[ContractError | None] | ContractError]:
+        def work(chain: Chain) -> tuple[list[list[ContractError | None] | ContractError], int]:
+            answers: list[Receipt[list[ContractError | None]] | ContractError]
             if len(calls) > 1:
                 answers = chain.batch(calls, signer=self._account)
-                return [one.value if isinstance(one, Receipt) else one for one in answers]
-            try:
-                return [chain.call(calls[0], signer=self._account).value]
-            except ContractError as error:
-                return [error]
+            else:
+                try:
+                    answers = [chain.call(calls[0], signer=self._account)]
+                except ContractError as error:
+                    answers = [error]
+            fee = sum(answer.fee for answer in answers if isinstance(answer, Receipt))
+            return [one.value if isinstance(one, Receipt) else one for one in answers], fee
 
-        return await self._once(work)
+        return await self._send(work, jobs=jobs)
 
     async def record_attestation(self, completion: Completion) -> None:
         """Record one statement."""
-        await self.call(self._processor.record_attestation(completion))
+        await self.call(self._processor.record_attestation(completion), jobs=1)
 
     async def mark_processed(self, job_id: JobId) -> None:
         """Mark one job processed."""

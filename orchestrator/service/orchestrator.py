@@ -1,6 +1,7 @@
 """`Orchestrator`: the loops that keep the parts of the service going."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from orchestrator.blobs import BlobStore
@@ -16,7 +17,8 @@ from orchestrator.service.clients import WorkerClients
 from orchestrator.service.closing import Closing
 from orchestrator.service.deletions import Deletions
 from orchestrator.service.execution import Execution
-from orchestrator.service.ledger import EVENTS_PER_PAGE, Ledger
+from orchestrator.service.funds import Funds
+from orchestrator.service.ledger import EVENTS_PER_PAGE, EventsRead, Ledger
 from orchestrator.service.open_jobs import OpenJobs
 from orchestrator.service.parts import Parts, RecordWriter
 from orchestrator.service.retention import Retention
@@ -31,15 +33,19 @@ from orchestrator.workers import WorkerClient
 
 __all__ = ["Orchestrator"]
 
+_LOG = logging.getLogger("orchestrator.service")
+FAR_BEHIND = 10_000  # blocks: minutes of reading
+
 
 class Orchestrator:
     """
     Brings admitted jobs to workers and what workers sign to the chain.
 
     *chain*, *journal* and *blobs* are the caller's to close, after the run; an
-    instance runs once. *clock* gives milliseconds; the chain's own time is what counts
-    where the two differ. *on_event* hears of everything that happens. *fail_point* is for
-    tests.
+    instance runs once. *sender* is another connection to the same chain, so that reading does not
+    wait for calls to become final; without it one is used for both. *clock* gives milliseconds;
+    where it differs from the chain's time, the later of the two counts. *on_event* hears of
+    everything that happens. *fail_point* is for tests.
     """
 
     def __init__(  # noqa: PLR0913  # one keyword for each port and each choice
@@ -54,6 +60,7 @@ class Orchestrator:
         policy: AdmissionPolicy,
         settings: OrchestratorSettings,
         clock: Callable[[], int],
+        sender: Chain | None = None,
         on_event: Callable[[ServiceEvent], None] = lambda _: None,
         fail_point: FailPoint = no_fail_point,
     ) -> None:
@@ -61,7 +68,15 @@ class Orchestrator:
         self._summary = RunSummary()
         self._settings = settings
         self._parts = Parts(
-            ledger=Ledger(chain, processor, account, clock),
+            ledger=Ledger(
+                chain,
+                processor,
+                account,
+                clock,
+                sender=sender,
+                pending_seconds=settings.pending_seconds,
+                on_event=self._emit,
+            ),
             journal=journal,
             blobs=blobs,
             settings=settings,
@@ -94,7 +109,9 @@ class Orchestrator:
             open_of=self._jobs.of_owner,
         )
         self._retention = Retention(self._parts)
+        self._funds = Funds(self._parts)
         self._is_caught_up = False
+        self._is_far_behind = False
         self.head_number = 0
         self.last_read_at: float | None = None
 
@@ -104,6 +121,11 @@ class Orchestrator:
     def open_jobs(self) -> int:
         """How many jobs still need something."""
         return len(self._jobs)
+
+    @property
+    def balance(self) -> int | None:
+        """What the account has, in planck, as last read; `None` where there is no money."""
+        return self._funds.balance
 
     def attestation_expiry(self) -> int | None:
         """When (ms) the first of the trusted workers' registrations ends, as far as seen."""
@@ -204,12 +226,14 @@ class Orchestrator:
                 if room > 0:
                     page = await self._watch.read_page(room=min(room, EVENTS_PER_PAGE))
                     self.head_number = page.head.number
+                    self._tell_distance(page)
                     self.last_read_at = asyncio.get_running_loop().time()
                     await self._watch.readmit()
                     await self._retention.apply()
-                    self._is_caught_up = not page.is_full
+                    await self._funds.check()
+                    self._is_caught_up = page.is_last
                     failures = 0
-                    if page.is_full:
+                    if not page.is_last:
                         continue
                 await asyncio.sleep(self._settings.poll_seconds)
             except ChainUnavailableError as error:
@@ -221,10 +245,26 @@ class Orchestrator:
                 )
                 await asyncio.sleep(self._backoff.delay(failures))
 
+    def _tell_distance(self, page: EventsRead) -> None:
+        """Say once that there is much to read before anything new is."""
+        distance = page.head.number - page.cursor.block
+        if distance >= FAR_BEHIND and not self._is_far_behind:
+            _LOG.warning(
+                "reading the events of %d blocks first; a new journal begins with the block that"
+                " --from-block names, that of the contract's deployment",
+                distance,
+            )
+        self._is_far_behind = distance >= FAR_BEHIND
+
     # What other parts tell.
+
+    def _emit(self, event: ServiceEvent) -> None:
+        self._parts.emit(event)
 
     def _hear(self, event: ServiceEvent) -> None:
         self._summary.add(event)
+        if event.kind is EventKind.FEE:
+            self._funds.note_fee(event)
         self._on_event(event)
 
     def _is_done_for_now(self) -> bool:

@@ -17,13 +17,14 @@ from orchestrator.service.steps import Step, Steps
 __all__ = ["Parts"]
 
 _LOG = logging.getLogger("orchestrator.service")
-_ALARMING = frozenset({EventKind.CONFLICT})
+_ALARMING = frozenset({EventKind.CONFLICT, EventKind.NO_FUNDS})
 _WORTH_A_WARNING = frozenset(
     {
         EventKind.REFUSED,
         EventKind.ATTESTATION_REFUSED,
         EventKind.BLOB_ERROR,
         EventKind.CHAIN_ERROR,
+        EventKind.LOW_BALANCE,
         EventKind.WORKER_ERROR,
         EventKind.WORKER_REFUSED,
     }

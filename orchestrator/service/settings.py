@@ -22,6 +22,14 @@ class OrchestratorSettings:
     `keep_days` is how long the journal remembers closed jobs, `keep_results_days` how long
     their sealed results are stored: 0 is for ever.
 
+    `batch_jobs` is how many jobs one transaction may settle. A job needs about 1.3e9 ps of weight
+    in `complete_jobs`, and what a transaction declares has a margin, so that 200 take about a
+    fifth of what a block of 1.5e12 ps leaves for calls: room for others, and a few
+    transactions are no slower than one that a block has no room for. `pending_seconds` is how long
+    to wait for what may be on its way before looking again. `from_block` is where a new journal
+    begins to read events: the block of the contract's deployment. The balance is low when it
+    pays for fewer than `low_balance_jobs`.
+
     Raises:
         ConfigError: A number is not positive, or larger than the protocol allows.
     """
@@ -37,6 +45,8 @@ class OrchestratorSettings:
     lease_seconds: float = 600
     group_seconds: float = 0.02
     group_size: int = 10
+    batch_jobs: int = 200
+    pending_seconds: float = 60
     retry_seconds: float = 0.5
     retry_max_seconds: float = 60
     stale_answers: int = 3
@@ -45,12 +55,14 @@ class OrchestratorSettings:
     expire_jobs: bool = True
     keep_days: int = 90
     keep_results_days: int = 0
+    from_block: int = 0
+    low_balance_jobs: int = 1_000
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if name in ("trusted_workers", "trusted_keys", "expire_jobs"):
                 continue
-            above = -1 if name == "keep_results_days" else 0
+            above = -1 if name in ("keep_results_days", "from_block") else 0
             if value <= above:
                 raise ConfigError(f"{name} must be greater than {above}, not {value}")
         if self.group_size > 10:

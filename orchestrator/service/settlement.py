@@ -3,17 +3,22 @@ Records statements on the chain and marks jobs processed, several at once, and r
 
 Whatever a call answered, or did not, what counts is what is read back afterwards: a job that
 somebody else has completed meanwhile is completed.
+
+One transaction is on its way at a time. While it waits for finality results gather, and the next
+transaction takes all of them, up to `batch_jobs`.
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from orchestrator.errors import (
     ChainUnavailableError,
     ContractError,
     ContractTrappedError,
+    InsufficientFundsError,
     RefusedError,
+    SpendingLimitError,
 )
 from orchestrator.models import Completion, Job, JobStatus, Mode, Outcome
 from orchestrator.service.parts import Parts
@@ -21,7 +26,6 @@ from orchestrator.service.steps import Step
 
 __all__ = ["Settled", "Settlement"]
 
-GROUPS_AT_ONCE = 4
 TRAPPED = "ContractTrapped"
 
 
@@ -94,7 +98,7 @@ class Settlement:
                     items.append(await self._queue.get())
         except TimeoutError:
             pass
-        while items[-1] is not None and len(items) < settings.group_size * GROUPS_AT_ONCE:
+        while items[-1] is not None and len(items) < settings.batch_jobs:
             try:
                 items.append(self._queue.get_nowait())
             except asyncio.QueueEmpty:
@@ -103,26 +107,46 @@ class Settlement:
         return items
 
     async def _settle_all(self, items: Sequence[_Item]) -> None:
+        ledger = self._parts.ledger
         try:
-            codes = await self._attempt(items)
+            if await ledger.settle_doubt():
+                items = await self._without_done(items)
+            codes = await self._attempt(items) if items else []
             with self._parts.steps.at(Step.READ_BACK):
-                statuses = await self._parts.ledger.statuses([i.job.job_id for i in items])
-        except ChainUnavailableError as error:
-            for item in items:
-                _fail(item, ChainUnavailableError(str(error)))
-        except Exception as error:  # noqa: BLE001  # a trap, or a fault: it must not stop others
-            if len(items) > 1:
-                for item in items:
-                    await self._settle_all([item])
-            elif isinstance(error, ContractTrappedError):
-                _fail(items[0], RefusedError(TRAPPED, str(error)))
-            else:
-                _fail(items[0], error)
+                statuses = await ledger.statuses([i.job.job_id for i in items])
+        except (ChainUnavailableError, InsufficientFundsError, SpendingLimitError) as error:
+            # Later all of them: a smaller transaction could not be sent or paid for either.
+            kind, words = type(error), str(error)
+            _fail_all(items, lambda: kind(words))
+        except Exception as error:  # noqa: BLE001  # a trap, too heavy, or a fault: not all of them
+            await self._settle_halves(items, error)
         else:
             for item, code in zip(items, codes, strict=True):
-                if not item.settled.done():  # whoever asked may have been cancelled
-                    status = statuses.get(item.job.job_id)
-                    item.settled.set_result(Settled(status=status, code=code))
+                _settle(item, statuses.get(item.job.job_id), code)
+
+    async def _settle_halves(self, items: Sequence[_Item], error: Exception) -> None:
+        """One item may spoil a transaction, or the node may find it too heavy."""
+        if len(items) > 1:
+            half = (len(items) + 1) // 2
+            await self._settle_all(items[:half])
+            await self._settle_all(items[half:])
+        elif isinstance(error, ContractTrappedError):
+            _fail_all(items, lambda: RefusedError(TRAPPED, str(error)))
+        else:
+            _fail_all(items, lambda: error)
+
+    async def _without_done(self, items: Sequence[_Item]) -> list[_Item]:
+        """After a doubt: settle what is done already, and return the rest."""
+        with self._parts.steps.at(Step.READ_BACK):
+            jobs = await self._parts.ledger.jobs([item.job.job_id for item in items])
+        rest = []
+        for item in items:
+            job = jobs[item.job.job_id]
+            if job is None or job.status.is_final or _has_failure(job, item.completion):
+                _settle(item, None if job is None else job.status, "")
+            else:
+                rest.append(replace(item, job=job))
+        return rest
 
     async def _attempt(self, items: Sequence[_Item]) -> list[str]:
         """Make the calls; one code per item, empty for those that were not refused."""
@@ -172,6 +196,19 @@ class Settlement:
         return ""
 
 
-def _fail(item: _Item, error: Exception) -> None:
-    if not item.settled.done():
-        item.settled.set_exception(error)
+def _has_failure(job: Job, completion: Completion) -> bool:
+    """Whether the job has this very failure on record."""
+    return completion.attestation_proof.outcome is Outcome.FAILED and any(
+        failure.result_hash == completion.result_hash for failure in job.failures
+    )
+
+
+def _settle(item: _Item, status: JobStatus | None, code: str) -> None:
+    if not item.settled.done():  # whoever asked may have been cancelled
+        item.settled.set_result(Settled(status=status, code=code))
+
+
+def _fail_all(items: Sequence[_Item], error: Callable[[], Exception]) -> None:
+    for item in items:
+        if not item.settled.done():
+            item.settled.set_exception(error())

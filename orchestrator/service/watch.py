@@ -82,7 +82,8 @@ class Watch:
         self._crowded: set[bytes] = set()  # owners of whom jobs are over the share
         self._is_readmitting = False
         block, index = parts.journal.cursor()
-        self._cursor = Cursor(block=block, index=index)
+        first = Cursor(block=parts.settings.from_block, index=-1)
+        self._cursor = max(Cursor(block=block, index=index), first)
         self._written_block = block
         self._usage: dict[tuple[int, bytes], Usage] = {}
         self._readmitted_day = -1

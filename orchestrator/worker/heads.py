@@ -6,6 +6,7 @@ without a chain.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,6 +35,12 @@ T = TypeVar("T")
 
 _RETRY_SECONDS = 2
 _UNREADABLE = "the chain can't be read now"
+# Sooner than an orchestrator gives up on us: then it knows that it is not the worker's fault.
+_READ_SECONDS = 5.0
+# A chain that makes blocks makes one in this time; the time of one that does not says nothing.
+_IDLE_SECONDS = 20.0
+# The clock was set when it has moved so far against the one that nobody sets.
+_STEP_MS = 1_000
 # The administrator can change it, so it is read again now and then.
 _PARAMETERS_MS = 60_000
 
@@ -95,17 +102,33 @@ class ChainHeads:
     Reads the chain at a finalized block, in a thread of its own.
 
     A job's head and a worker's keys and measurement never change, but a job's status does, so the
-    job is read for every request.
+    job is read for every request, and nothing else as a rule.
+
+    The worker's clock must not be ahead of the chain's, or what it signs is from the future. The
+    time of any block proves that it is not, from then on until the clock is set. A last block that
+    is old proves nothing: the clock may be ahead, or the chain makes no blocks while nothing
+    happens. Then the chain is watched for a while, by *monotonic* (seconds): a new block tells,
+    and no new block says that the chain rests.
     """
 
     def __init__(
-        self, chain: Chain, contract: bytes, *, signing_key: PublicKey, clock: Callable[[], int]
+        self,
+        chain: Chain,
+        contract: bytes,
+        *,
+        signing_key: PublicKey,
+        clock: Callable[[], int],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._chain = chain
         self._contract = contract
         self._processor = JobProcessor(contract)
         self._signing_key = signing_key
         self._clock = clock
+        self._monotonic = monotonic
+        # The clock against the monotonic one (ms), when it was last known not to be ahead.
+        self._proven: float | None = None
+        self._watched: tuple[int, float] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="worker-chain")
         self._genesis = chain.genesis_hash
         self._self: Worker | None = None
@@ -118,8 +141,9 @@ class ChainHeads:
             raise RefusalError(422, "genesis, contract: not those that this worker works for")
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._thread, self._read, request)
-        except ChainError as error:
+            async with asyncio.timeout(_READ_SECONDS):
+                return await loop.run_in_executor(self._thread, self._read, request)
+        except (ChainError, TimeoutError) as error:
             raise _later(_UNREADABLE) from error
 
     def check_envelope(self, request: JobRequest, envelope: bytes) -> None:
@@ -131,8 +155,8 @@ class ChainHeads:
 
     def clock_trouble(self) -> str | None:
         try:
-            return self._thread.submit(self._clock_trouble).result()
-        except ChainError:
+            return self._thread.submit(self._clock_trouble).result(_READ_SECONDS)
+        except (ChainError, TimeoutError):
             return _UNREADABLE
 
     def block_time(self) -> int | None:
@@ -143,12 +167,12 @@ class ChainHeads:
 
     def _read(self, request: JobRequest) -> JobFacts:
         key = request.key
-        trouble = self._clock_trouble()
-        if trouble is not None:
-            raise _later(trouble)
         job = self._chain.read(self._processor.get_job(key.job_id))
         if job is None:
             raise _later(f"no finalized job {key.job_id} yet")
+        trouble = self._clock_trouble(job.created_at)
+        if trouble is not None:
+            raise _later(trouble)
         us = self._ourselves()
         if us is None:
             raise _later("this worker is not registered on the chain yet")
@@ -166,12 +190,31 @@ class ChainHeads:
             payload=payload.data if isinstance(payload, InlinePayload) else None,
         )
 
-    def _clock_trouble(self) -> str | None:
+    def _clock_trouble(self, block_time: int | None = None) -> str | None:
+        """Say why the clock can't be vouched for; *block_time* is of any block, if one is known."""
         # The contract takes no statement from its future, however long the worker waits.
-        ahead = self._clock() - self._chain.now()
-        if ahead <= self._skew():
+        now, skew = self._clock(), self._skew()
+        offset = now - self._monotonic() * 1_000
+        if self._proven is not None and offset <= self._proven + _STEP_MS:
             return None
-        return f"the worker's clock is {ahead} ms ahead of the chain's"
+        head = None
+        if block_time is None or now - block_time > skew:
+            head = self._chain.finalized_head()
+            block_time = head.timestamp
+        if now - block_time <= skew or (head is not None and self._rests(head.number)):
+            self._proven = offset
+            return None
+        return (
+            f"the worker's clock is {now - block_time} ms ahead of the chain's last block; whether"
+            " the chain makes blocks is being watched"
+        )
+
+    def _rests(self, number: int) -> bool:
+        """Whether this has been the last block for so long that the chain makes none."""
+        now = self._monotonic()
+        if self._watched is None or self._watched[0] != number:
+            self._watched = (number, now)
+        return now - self._watched[1] >= _IDLE_SECONDS
 
     def _head(self, job: Job) -> RequestHead:
         return RequestHead(

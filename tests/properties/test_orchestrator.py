@@ -112,6 +112,7 @@ async def play(
         await run_until_death(world, death)
     await world.run(seconds=1.5)
 
+    world.wrapped.include()  # what was on its way all the time
     world.wrapped = None
     for scripted in world.scripted:
         scripted.make_honest()

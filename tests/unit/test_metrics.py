@@ -19,7 +19,9 @@ def test_every_kind_of_event_is_counted() -> None:
     before = samples(metrics).items()
 
     for kind in EventKind:
-        metrics.observe(ServiceEvent(kind=kind, job_id=5, worker=6, code="Why", seconds=2.0))
+        metrics.observe(
+            ServiceEvent(kind=kind, job_id=5, worker=6, code="Why", seconds=2.0, planck=3)
+        )
 
     grown = {name for (name, _), _ in samples(metrics).items() - before}
     assert {name for name in grown if name.endswith("_total")} == {
@@ -39,8 +41,12 @@ def test_every_kind_of_event_is_counted() -> None:
         "phala_jobs_chain_errors_total",
         "phala_jobs_blob_errors_total",
         "phala_jobs_conflicts_total",
+        "phala_jobs_low_balance_total",
+        "phala_jobs_no_funds_total",
+        "phala_jobs_fees_planck_total",
     }
     assert samples(metrics)[("phala_jobs_job_duration_seconds_sum", ())] == 2.0
+    assert samples(metrics)[("phala_jobs_fees_planck_total", ())] == 3
 
 
 def test_reasons_are_labels_and_jobs_are_not() -> None:

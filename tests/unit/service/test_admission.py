@@ -207,7 +207,13 @@ def test_results_can_be_kept_for_ever_and_not_less() -> None:
         OrchestratorSettings(keep_results_days=-1)
 
 
-@pytest.mark.parametrize("name", ["poll_seconds", "lease_seconds", "concurrency"])
+def test_events_can_be_read_from_the_first_block_and_from_none_before() -> None:
+    assert OrchestratorSettings(from_block=0).from_block == 0
+    with pytest.raises(ConfigError, match="from_block must be greater than -1, not -1"):
+        OrchestratorSettings(from_block=-1)
+
+
+@pytest.mark.parametrize("name", ["poll_seconds", "lease_seconds", "concurrency", "batch_jobs"])
 def test_settings_must_be_positive(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be greater than 0, not 0"):
         OrchestratorSettings(**{name: 0})  # type: ignore[arg-type]  # one of its numbers

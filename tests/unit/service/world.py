@@ -86,6 +86,7 @@ class World:
     secret: OwnerSecret = field(default_factory=OwnerSecret.generate)
     ahead: int = 0
     wrapped: Chain | None = None
+    sender: Chain | None = None
 
     def add_worker(self, behaviour: Behaviour = Behaviour.HONEST) -> WorkerId:
         scripted = ScriptedWorker(
@@ -207,6 +208,7 @@ class World:
     ) -> Orchestrator:
         return Orchestrator(
             chain=self.wrapped or self.served,
+            sender=self.sender,
             processor=self.processor,
             account=account,
             journal=journal,

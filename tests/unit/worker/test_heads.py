@@ -30,16 +30,15 @@ T = TypeVar("T")
 
 class FlakyChain(EmbeddedChain):
     """
-    The reads of one message fail while `failing` is its label, or of the time while it is "now".
+    The reads of one message fail while `failing` is its label, or of the head while it is "head".
 
-    `behind` is by how much its time is behind the worker's.
+    `behind` is by how much its blocks' time is behind the worker's.
     """
 
     def __init__(self, base: EmbeddedChain) -> None:
         self._base = base
         self.failing: str | None = None
         self.behind = 0
-        self.times_read = 0
         self.reads: list[str] = []
 
     @property
@@ -52,16 +51,12 @@ class FlakyChain(EmbeddedChain):
             raise ChainUnavailableError
         return self._base.read(call)
 
-    def now(self) -> int:
-        self.times_read += 1
-        if self.failing == "now":
-            raise ChainUnavailableError
-        return self._base.now() - self.behind
-
     def finalized_head(self) -> Block:
-        if self.failing == "now":
+        self.reads.append("head")
+        if self.failing == "head":
             raise ChainUnavailableError
-        return self._base.finalized_head()
+        head = self._base.finalized_head()
+        return replace(head, timestamp=head.timestamp - self.behind)
 
 
 @pytest.fixture
@@ -216,7 +211,7 @@ async def test_a_cancelled_job_is_409(world: ChainWorld) -> None:
     await assert_refused(world, request, 409, "Cancelled")
 
 
-@pytest.mark.parametrize("label", ["get_job", "worker_by_key", "get_worker", "parameters", "now"])
+@pytest.mark.parametrize("label", ["get_job", "worker_by_key", "get_worker", "parameters"])
 async def test_a_chain_that_can_not_be_read_is_503_and_nothing_is_signed(
     tmp_path: Path, label: str
 ) -> None:
@@ -236,7 +231,21 @@ async def test_a_chain_that_can_not_be_read_is_503_and_nothing_is_signed(
         assert (await world.finish(request)).state is WorkerJobState.DONE
 
 
-async def test_a_clock_ahead_of_the_chain_is_503_and_starts_nothing(tmp_path: Path) -> None:
+class Watched:
+    """A worker on a chain whose blocks, and the time that nobody sets, are the test's."""
+
+    def __init__(self, world: ChainWorld, chain: FlakyChain, patch: pytest.MonkeyPatch) -> None:
+        self.world = world
+        self.chain = chain
+        self.seconds = 0.0
+        patch.setattr(world.server._heads, "_monotonic", lambda: self.seconds)
+
+    def make_block(self) -> None:
+        self.world.chain.upload(self.world.processor.bundle.code, signer=self.world.account)
+
+
+@pytest.fixture
+async def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
     flaky: list[FlakyChain] = []
 
     def wrap(chain: EmbeddedChain) -> Chain:
@@ -244,35 +253,125 @@ async def test_a_clock_ahead_of_the_chain_is_503_and_starts_nothing(tmp_path: Pa
         return flaky[0]
 
     async with chain_worker(tmp_path, wrap=wrap) as world:
-        request = world.submit(world.sealed())
-        flaky[0].behind = 60_001
-        await assert_refused(world, request, 503, "clock is 60001 ms ahead of the chain")
+        yield Watched(world, flaky[0], monkeypatch)
 
-        flaky[0].behind = 60_000
+
+class TestClock:
+    """A clock that is ahead of the chain's blocks, or a chain that makes none."""
+
+    @pytest.mark.parametrize("ahead", [60_000, 60_001])
+    async def test_ahead_by_more_than_the_skew_is_503_and_starts_nothing(
+        self, watched: Watched, ahead: int
+    ) -> None:
+        request = watched.world.submit(watched.world.sealed())
+        watched.world.clock.advance(ahead)
+
+        if ahead == 60_000:
+            assert (await watched.world.finish(request)).state is WorkerJobState.DONE
+        else:
+            await assert_refused(watched.world, request, 503, "clock is 60001 ms ahead")
+
+    async def test_stays_ahead_however_many_blocks_come(self, watched: Watched) -> None:
+        request = watched.world.submit(watched.world.sealed())
+        watched.world.clock.advance(60_001)
+        watched.chain.behind = 60_001
+        for _ in range(3):
+            watched.make_block()
+            watched.seconds += 100
+            await assert_refused(watched.world, request, 503, "clock is 60001 ms ahead")
+
+    async def test_a_new_block_proves_that_it_is_right(self, watched: Watched) -> None:
+        request = watched.world.submit(watched.world.sealed())
+        watched.world.clock.advance(3_600_000)
+        await assert_refused(watched.world, request, 503, "whether the chain makes blocks")
+
+        watched.make_block()
+
+        assert (await watched.world.finish(request)).state is WorkerJobState.DONE
+
+    async def test_a_chain_that_rests_says_nothing_about_it(self, watched: Watched) -> None:
+        """Nobody made a block since the job: it must not wait for somebody to make one."""
+        request = watched.world.submit(watched.world.sealed())
+        watched.world.clock.advance(3_600_000)
+        await assert_refused(watched.world, request, 503, "whether the chain makes blocks")
+        watched.seconds += 19.9
+        await assert_refused(watched.world, request, 503, "whether the chain makes blocks")
+
+        watched.seconds += 0.1
+
+        assert (await watched.world.finish(request)).state is WorkerJobState.DONE
+
+    async def test_once_proven_it_is_right_until_it_is_set(self, watched: Watched) -> None:
+        world = watched.world
+        await world.finish(world.submit(world.sealed()))
+        old = world.submit(world.sealed())
+        world.clock.advance(3_600_000)
+        watched.seconds += 3_600
+        watched.chain.reads.clear()
+
+        assert (await world.finish(old)).state is WorkerJobState.DONE
+        assert "head" not in watched.chain.reads
+
+        request = world.submit(world.sealed())
+        world.clock.advance(61_001)  # set, and nothing else
+        await assert_refused(world, request, 503, "clock is 61001 ms ahead")
+
+    async def test_a_head_that_can_not_be_read_is_503(self, watched: Watched) -> None:
+        request = watched.world.submit(watched.world.sealed())
+        watched.world.clock.advance(60_001)
+        watched.chain.failing = "head"
+
+        await assert_refused(watched.world, request, 503, "the chain can't be read")
+
+
+async def test_a_chain_that_does_not_answer_is_503_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.worker.heads._READ_SECONDS", 0.05)
+    silent = threading.Event()
+
+    class SilentChain(FlakyChain):
+        def read(self, call: ContractCall[T]) -> T:
+            silent.wait(10)
+            return super().read(call)
+
+    async with chain_worker(tmp_path, wrap=SilentChain) as world:
+        request = world.submit(world.sealed())
+
+        await assert_refused(world, request, 503, "the chain can't be read")
+        assert world.server._heads.clock_trouble() == "the chain can't be read now"
+
+        silent.set()
         assert (await world.finish(request)).state is WorkerJobState.DONE
 
 
 @pytest.mark.parametrize("trouble", ["ahead", "unreadable"])
 async def test_a_job_that_waited_is_not_run_by_a_clock_that_nobody_can_vouch_for(
-    tmp_path: Path, trouble: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
     flaky: list[FlakyChain] = []
+    looks = 0
 
     def wrap(chain: EmbeddedChain) -> Chain:
         flaky.append(FlakyChain(chain))
         return flaky[0]
 
+    def monotonic() -> float:
+        nonlocal looks
+        looks += 1
+        return 0.0
+
     async with chain_worker(tmp_path, wrap=wrap, developer_hold_seconds=600.0) as world:
+        monkeypatch.setattr(world.server._heads, "_monotonic", monotonic)
         running, waiting = (world.submit(world.sealed()) for _ in range(2))
         for request in (running, waiting):
             await world.client().put_job(request)
-        await until(lambda: flaky[0].times_read == 3)
-        flaky[0].failing, flaky[0].behind = (
-            ("now", 0) if trouble == "unreadable" else (None, 60_001)
-        )
+        meters = world.server._execution._meters
+        await until(lambda: looks == 3)  # at both requests, and before the first was run
+        world.clock.advance(61_001)
+        flaky[0].failing = "head" if trouble == "unreadable" else None
 
         await world.client().delete_job(running.key)
-        meters = world.server._execution._meters
         await until(lambda: b"put_back_total 1.0" in meters.text(running=0, waiting=0))
 
         assert (await world.client().get_job(waiting.key)).state is WorkerJobState.QUEUED
@@ -295,7 +394,7 @@ async def test_outcomes_are_forgotten_by_the_time_of_blocks_not_by_the_clock(
         assert await world.output(job) == b"data"
 
         world.submit(world.sealed())  # makes a block
-        flaky[0].failing = "now"
+        flaky[0].failing = "head"
         with pytest.raises(ChainUnavailableError):
             world.server.prune()
         assert await world.output(job) == b"data"
@@ -338,7 +437,7 @@ async def test_what_never_changes_is_read_once(tmp_path: Path) -> None:
 
         world.clock.advance(1)
         await world.finish(world.submit(world.sealed()))
-        assert flaky[0].reads == ["get_job", "parameters", "get_job"]
+        assert flaky[0].reads == ["get_job", "get_job", "parameters"]
 
 
 @pytest.mark.parametrize(
