@@ -34,8 +34,6 @@ from orchestrator.models import Account
 
 __all__ = ["Included", "Sender", "read_block"]
 
-# How long a silent node is trusted before it is asked whether it is still there.
-_SILENCE_SECONDS = 5.0
 _ATTEMPTS = 8
 # JSON-RPC error codes of the author methods (sc-rpc).
 _INVALID, _BANNED, _ALREADY_IMPORTED, _TOO_LOW_PRIORITY, _DROPPED = 1010, 1012, 1013, 1014, 1016
@@ -86,7 +84,8 @@ class Sender:
     """
     Signs, sends, and follows extrinsics to finality over *rpc*.
 
-    *runtime* gives the current one; *forget_runtime* lets it be read anew.
+    *runtime* gives the current one; *forget_runtime* lets it be read anew. A node that says
+    nothing for *silence_seconds* is asked whether it is still there.
     """
 
     def __init__(
@@ -97,12 +96,14 @@ class Sender:
         runtime: Callable[[], Runtime],
         forget_runtime: Callable[[], None],
         finality_seconds: float,
+        silence_seconds: float = 5.0,
     ) -> None:
         self._rpc = rpc
         self._heads = heads
         self._runtime = runtime
         self._forget_runtime = forget_runtime
         self._finality_seconds = finality_seconds
+        self._silence_seconds = silence_seconds
         self._seeded: dict[bytes, int] = {}
 
     def send(self, call: Call, *, signer: Account) -> Included:
@@ -140,7 +141,7 @@ class Sender:
                     f"account {to_ss58(account_id)} has transactions on their way for more than"
                     f" {timeout_seconds:g} s"
                 )
-            self._heads.wait_beyond(head.number, min(rest, _SILENCE_SECONDS))
+            self._heads.wait_beyond(head.number, min(rest, self._silence_seconds))
 
     def nonce_at(self, account_id: bytes, block_hash: bytes) -> int:
         """Return the account's nonce after a block."""
@@ -262,7 +263,7 @@ class Sender:
         """Return the finalized block as the node tells it, `None` when it tells something else."""
         while True:
             rest = deadline - time.monotonic()
-            status = watch.get(max(0.0, min(rest, _SILENCE_SECONDS)))
+            status = watch.get(max(0.0, min(rest, self._silence_seconds)))
             if isinstance(status, Mapping):
                 if "finalized" in status:
                     return str(status["finalized"])
@@ -272,7 +273,7 @@ class Sender:
                 return None
             elif status is None:
                 # Silent: a node that is gone does not answer this either.
-                self._rpc.request("system_health", timeout_seconds=_SILENCE_SECONDS)
+                self._rpc.request("system_health", timeout_seconds=self._silence_seconds)
 
     def _resolve(self, signed: _Signed, deadline: float) -> Included:
         """Find out what became of an extrinsic; the rules are numbered in the module's text."""

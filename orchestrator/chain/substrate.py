@@ -64,6 +64,7 @@ _TIME_DEPENDENT = frozenset(
 )
 _OLD_BLOCK_MS = 10_000
 _ATTEMPTS = 3
+_SILENCE_SECONDS = 5.0
 _LONG_NONCE = (1 << 32) - 1
 # What changes between the dry run and the block may cost a little more.
 _GAS_MARGIN_PERCENT = 20
@@ -114,6 +115,7 @@ class SubstrateChain:
             runtime=self._runtime,
             forget_runtime=self._forget_runtime,
             finality_seconds=finality_seconds,
+            silence_seconds=min(_SILENCE_SECONDS, timeout_seconds / 4),
         )
         try:
             self._heads.check()
