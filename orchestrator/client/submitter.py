@@ -2,7 +2,8 @@
 From a task to a job on the chain, exactly once.
 
 The list (`job_list`) knows what was about to be sent, the chain knows what came of it, and bytes
-are sent again only when the chain does not have them.
+are sent again only when the chain does not have them and nothing that was sent is on its way any
+more.
 
 An entry without a key is sent by its holder alone: who submits the same content beside it wants a
 job of its own. One with a key is the same job for all, and whoever comes first sends it; only its
@@ -44,6 +45,8 @@ _MAX_KEY_LENGTH = 128
 _GROUP = 16
 _LONGEST_PAUSE_SECONDS = 5.0
 _SHORTEST_PAUSE_SECONDS = 0.05
+# How long to wait for what may be on its way; then somebody may try again later.
+_PENDING_SECONDS = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +248,12 @@ class Submitter:
         return hmac.digest(self._fingerprint_key, content, "sha256")
 
     def _settle(self, run: _Run) -> None:
-        """Ask the list, and for what was perhaps sent the chain, what is already done."""
+        """
+        Ask the list, and for what was perhaps sent the chain, what is already done.
+
+        Raises:
+            ChainUnavailableError: What was perhaps sent may still be on its way.
+        """
         perhaps_sent: dict[bytes, int] = {}
         for index, entry in list(run.open_entries.items()):
             state, job_id, refusal = self._list.state_of(entry.entry)
@@ -257,9 +265,11 @@ class Submitter:
                 perhaps_sent[entry.payload_hash] = index
         if not perhaps_sent:
             return
+        account = self._account.account_id
+        self._view.chain.wait_for_pending(account, timeout_seconds=_PENDING_SECONDS)
         entries = [run.open_entries[index] for index in perhaps_sent.values()]
         found = self._view.find_payloads(
-            self._account.account_id,
+            account,
             perhaps_sent,
             counter=min(entry.counter for entry in entries),
             block=min(entry.block for entry in entries),

@@ -12,6 +12,9 @@ __all__ = ["WaitProgress", "Watch"]
 
 _FIRST_POLL_SECONDS = 0.05
 _LONGEST_POLL_SECONDS = 2.0
+# A chain that makes no blocks stays at the time of its last one. One that does has made a block
+# after the deadline, and it is final, within this time of our own clock.
+_FINALITY_MS = 60_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,9 @@ class Watch:
             status: JobStatus | None = None
             try:
                 # Read first: what is then still open after this time stays so.
-                time = self._view.chain.finalized_head().timestamp
+                time = max(
+                    self._view.chain.finalized_head().timestamp, self._clock() - _FINALITY_MS
+                )
                 status, deadline = self.look(job_id)
                 if status.is_final:
                     return status

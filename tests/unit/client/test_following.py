@@ -114,6 +114,20 @@ class TestWait:
         client.expire(job_id)
         assert client.wait(job_id, timeout_seconds=60) is JobStatus.EXPIRED
 
+    @pytest.mark.parametrize(("late", "is_over"), [(60_000, False), (60_001, True)])
+    def test_deadline_passes_on_a_chain_that_makes_no_blocks(
+        self, world: World, task: TaskInput, late: int, is_over: bool
+    ) -> None:
+        """The last block stays before the deadline: our own clock counts, and finality has time."""
+        client = world.client()
+        job_id = client.submit(task, ttl_ms=60_000)
+        world.clock.advance(60_000 + late)
+
+        with pytest.raises(JobStateError if is_over else WaitTimeoutError):
+            client.wait(job_id, timeout_seconds=0)
+
+        assert world.chain.finalized_head().timestamp < world.clock.now - 60_000
+
     def test_at_its_last_millisecond_it_can_still_be_attested(
         self, world: World, task: TaskInput
     ) -> None:

@@ -1,0 +1,163 @@
+"""What was sent and may still take effect is waited for before it is looked for and sent again."""
+
+from collections.abc import Callable
+
+import pytest
+
+from orchestrator.chain import ContractCall, Receipt
+from orchestrator.client import JobClient, Submission
+from orchestrator.errors import ChainUnavailableError
+from orchestrator.models import TaskInput
+from orchestrator.testing.flaky_chain import Fault, FlakyChain
+from orchestrator.testing.owner_world import World
+
+
+@pytest.fixture
+def chain(world: World) -> FlakyChain:
+    """A chain that has nothing to say about the first thing that is sent, until later."""
+    left = iter([Fault.LATER])
+    return FlakyChain(
+        world.chain.inside,
+        lambda label: next(left, None) if label in ("submit_confidential_job", "batch") else None,
+    )
+
+
+@pytest.fixture
+def client(world: World, chain: FlakyChain) -> JobClient:
+    return world.client(chain=chain)
+
+
+def _send_into_the_unknown(client: JobClient, task: TaskInput) -> None:
+    with pytest.raises(ChainUnavailableError, match="later"):
+        client.submit(task)
+
+
+def test_the_same_again_is_one_job(world: World, client: JobClient, task: TaskInput) -> None:
+    _send_into_the_unknown(client, task)
+
+    assert client.submit(task) == 1
+    assert world.job_count() == 1
+    assert client.unfinished() == []
+
+
+def test_without_the_wait_it_would_be_two(
+    world: World,
+    client: JobClient,
+    chain: FlakyChain,
+    task: TaskInput,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that the test above can fail."""
+    monkeypatch.setattr(chain, "wait_for_pending", lambda *_, **__: None)
+    _send_into_the_unknown(client, task)
+
+    client.submit(task)
+
+    assert world.job_count() == 2
+
+
+def test_what_took_effect_before_anybody_waited_is_found(
+    world: World, client: JobClient, chain: FlakyChain, task: TaskInput
+) -> None:
+    _send_into_the_unknown(client, task)
+    chain.include()
+
+    assert client.resume() == [1]
+    assert world.job_count() == 1
+
+
+def test_what_was_dropped_is_sent_again(
+    world: World, client: JobClient, chain: FlakyChain, task: TaskInput
+) -> None:
+    _send_into_the_unknown(client, task)
+    chain.drop()
+
+    assert client.resume() == [1]
+    assert world.job_count() == 1
+
+
+def test_nothing_is_sent_while_it_stays_on_its_way(
+    world: World, client: JobClient, chain: FlakyChain, task: TaskInput
+) -> None:
+    _send_into_the_unknown(client, task)
+    chain.is_stuck = True
+
+    for again in (client.resume, lambda: client.submit(task)):
+        with pytest.raises(ChainUnavailableError, match="still on its way"):
+            again()
+
+    assert chain.on_its_way == 1
+    assert world.job_count() == 0
+    assert len(client.unfinished()) == 1
+    chain.is_stuck = False
+    assert client.resume() == [1]
+    assert world.job_count() == 1
+
+
+def test_another_process_waits_too(
+    world: World, client: JobClient, chain: FlakyChain, task: TaskInput
+) -> None:
+    _send_into_the_unknown(client, task)
+    client.close()
+
+    assert world.client(chain=chain).resume() == [1]
+    assert world.job_count() == 1
+
+
+def test_a_group_is_one_job_each(world: World, client: JobClient, task: TaskInput) -> None:
+    submissions = [Submission(task=task, key=str(number)) for number in range(20)]
+    with pytest.raises(ChainUnavailableError):
+        client.submit_many(submissions)
+
+    outcomes = client.submit_many(submissions)
+
+    assert outcomes == list(range(1, 21))
+    assert world.job_count() == 20
+
+
+def test_who_has_nothing_in_doubt_does_not_wait(world: World, task: TaskInput) -> None:
+    waits: list[str] = []
+
+    def note(label: str) -> None:
+        waits.extend([label] * (label == "wait_for_pending"))
+
+    world.client(chain=FlakyChain(world.chain.inside, note)).submit(task)
+
+    assert waits == []
+
+
+class TestCost:
+    """What is sent is told with what it cost; an estimate sends nothing."""
+
+    def test_of_every_call_that_was_made(self, make: Callable[..., World], task: TaskInput) -> None:
+        world = make()
+        receipts: list[Receipt[object]] = []
+        client = world.client(on_receipt=receipts.append)
+
+        jobs = client.submit_many([Submission(task=task)] * 2)
+        client.cancel(1)
+        client.purge(1)
+
+        assert [receipt.value for receipt in receipts] == [*jobs, None, None]
+
+    def test_of_what_would_be_submitted(
+        self, world: World, task: TaskInput, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client = world.client()
+        asked: list[ContractCall[object]] = []
+        estimate = world.chain.inside.estimate
+
+        def noting(call: ContractCall[object], *, caller: bytes) -> object:
+            asked.append(call)
+            return estimate(call, caller=caller)
+
+        monkeypatch.setattr(world.chain.inside, "estimate", noting)
+
+        assert client.estimate(task, workers=[1]).value == 1
+
+        assert [call.label for call in asked] == ["submit_confidential_job"]
+        assert len(asked[0].data) > len(task.input)
+        assert task.input not in asked[0].data
+        assert world.job_count() == 0
+        assert world.chain.sent == 0
+        assert client.unfinished() == []
