@@ -78,6 +78,16 @@ vectors: .venv/installed-dev ## make the test vectors anew; fail when they diffe
 	@git diff --exit-code -- tests/vectors && test -z "$$(git status --porcelain -- tests/vectors)" || \
 		{ echo "the vectors changed: see git status tests/vectors" >&2; exit 1; }
 
+.PHONY: interop
+interop: .venv/installed-dev interop-packages ## other people's clients against the contract
+	$(BIN)/python -m pytest tests/interop
+
+.PHONY: interop-packages
+interop-packages: tests/interop/node_modules/.package-lock.json ## install the npm packages of tests/interop
+tests/interop/node_modules/.package-lock.json: tests/interop/package-lock.json tests/interop/.npmrc
+	cd tests/interop && npm ci --loglevel=error
+	@touch $@
+
 .PHONY: docs
 docs: .venv/installed-dev ## check the documents: links, commands, options, imports, help texts
 	@$(BIN)/python -m pytest tests/docs --quiet
@@ -100,6 +110,7 @@ UV_COMPILE := $(UV) pyproject.toml requirements/build.in --all-extras
 .PHONY: clean
 clean: ## remove what was built, .venv included
 	rm -rf .venv target dist contract_build/node_modules contract_build/target
+	rm -rf tests/interop/node_modules
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 
 .venv/installed-%: requirements/%.txt pyproject.toml requirements/install
