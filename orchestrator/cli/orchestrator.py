@@ -41,6 +41,7 @@ SETTINGS = (
     "orchestrator_bytes_per_day",
     "orchestrator_concurrency",
     "orchestrator_keep_results",
+    "orchestrator_from_block",
 )
 ANY_OWNER = "any"
 MAX_TOKENS_BYTES = 1 << 20
@@ -117,6 +118,7 @@ def _build(
         trusted_workers=frozenset(settings.orchestrator_workers) or None,
         concurrency=settings.orchestrator_concurrency,
         keep_results_days=settings.orchestrator_keep_results,
+        from_block=settings.orchestrator_from_block,
     )
     tokens = _Tokens(settings.orchestrator_tokens)
     processor, account = session.processor, session.signer
@@ -130,6 +132,7 @@ def _build(
     metrics = OrchestratorMetrics(version=program_version())
     orchestrator = Orchestrator(
         chain=session.chain,
+        sender=session.another_chain(),
         processor=processor,
         account=account,
         journal=journal,
@@ -225,6 +228,7 @@ def _document(summary: "RunSummary") -> Document:
         "counts": {kind.value: count for kind, count in summary.counts.items()},
         "refusals": dict(summary.refusals),
         "open": summary.open,
+        "fees_planck": summary.fees,
     }
 
 

@@ -69,6 +69,10 @@ class Session:
         """The chain of the settings, which has to be there."""
         return self._opened(create=False)
 
+    def another_chain(self) -> "Chain":
+        """Another connection to the same chain, for another thread."""
+        return self._opened(create=False)
+
     def create_chain(self) -> None:
         """Let `chain` be one that is made, where an embedded one is not there yet."""
         self.chain = self._opened(create=True)
@@ -216,17 +220,17 @@ class Session:
             account=self.identity.account,
             secret=self.identity.secret,
             state_dir=self.settings.client,
-            trusted_node=self._is_trusted(chain_url),
+            trusted_node=self.is_trusted_chain(chain_url),
             accepted_worker_keys=self._accepted_keys(),
-            blob_sources=[self._blobs_at(url) for url in self.settings.blob_sources],
-            worker_blobs=lambda worker: self._blobs_at(worker.endpoint.decode("utf-8", "replace")),
+            blob_sources=[self.blobs_at(url) for url in self.settings.blob_sources],
+            worker_blobs=lambda worker: self.blobs_at(worker.endpoint.decode("utf-8", "replace")),
             bundle=self.bundle,
             on_receipt=self.paid.add,
         )
         self.closing.callback(client.close)
         return client
 
-    def _is_trusted(self, chain_url: str) -> bool:
+    def is_trusted_chain(self, chain_url: str) -> bool:
         """Whether the owner runs or trusts the node (protocol rule 1.5 b)."""
         return chain_url.startswith("local:") or chain_url in self.settings.trusted_nodes
 
@@ -246,7 +250,7 @@ class Session:
             raise ConfigError(f"{name} ({origin}): names no key; leave it out to accept all")
         return keys or None
 
-    def _blobs_at(self, url: str) -> "HttpBlobStore":
+    def blobs_at(self, url: str) -> "HttpBlobStore":
         from orchestrator.blobs.http import HttpBlobStore
 
         store = HttpBlobStore(url)

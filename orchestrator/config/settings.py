@@ -272,6 +272,16 @@ class Settings:
             bounds=(0, 36_500),
         ),
     ] = 0
+    orchestrator_from_block: Annotated[
+        int,
+        Described(
+            text=(
+                "Block that a new orchestrator reads events from: that of the contract's deployment"
+                " (`contract deploy` prints it). An old one goes on where it was."
+            ),
+            bounds=(0, (1 << 32) - 1),
+        ),
+    ] = 0
 
 
 @dataclass(frozen=True, kw_only=True)

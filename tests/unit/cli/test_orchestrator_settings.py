@@ -11,7 +11,11 @@ from tests.unit.cli.world import World
 
 @pytest.mark.usefixtures("as_operator")
 @pytest.mark.parametrize(
-    ("words", "expected"), [((), (128, 0)), (("--concurrency", "3", "--keep-results", "7"), (3, 7))]
+    ("words", "expected"),
+    [
+        ((), (128, 0, 0)),
+        (("--concurrency", "3", "--keep-results", "7", "--from-block", "2"), (3, 7, 2)),
+    ],
 )
 def test_settings_reach_the_service(
     run: Run,
@@ -19,13 +23,13 @@ def test_settings_reach_the_service(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     words: tuple[str, ...],
-    expected: tuple[int, int],
+    expected: tuple[int, int, int],
 ) -> None:
-    found: list[tuple[int, int]] = []
+    found: list[tuple[int, int, int]] = []
 
     class Settings(service.OrchestratorSettings):
         def __post_init__(self) -> None:
-            found.append((self.concurrency, self.keep_results_days))
+            found.append((self.concurrency, self.keep_results_days, self.from_block))
             super().__post_init__()
 
     monkeypatch.setattr(service, "OrchestratorSettings", Settings)
