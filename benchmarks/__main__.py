@@ -6,7 +6,7 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import embedded, jobs, sealing, statements
+from benchmarks import embedded, jobs, node_jobs, sealing, statements
 from benchmarks.table import Table
 
 
@@ -15,6 +15,7 @@ def _tables() -> Iterator[Table]:
     yield statements.measure()
     yield embedded.measure()
     yield from jobs.measure()
+    yield from node_jobs.measure()
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
 """
-Whole jobs: one owner, one orchestrator, two workers, all on the embedded chain.
+Whole jobs: one owner, one orchestrator, two workers, on the embedded chain or on a node.
 
 Worker and orchestrator are processes of the command line, as in the demo; the owner is this
 process. A job is done when the contract says `JobProcessed`.
@@ -12,14 +12,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.table import Table
 from orchestrator.blobs.http import HttpBlobStore
 from orchestrator.chain import Cursor
-from orchestrator.chain.embedded import EmbeddedChain
+from orchestrator.chain.url import open_chain
 from orchestrator.cli.demo_children import Child, Children
 from orchestrator.cli.demo_stage import Stage
 from orchestrator.client import JobClient, Submission
@@ -43,24 +43,34 @@ class System:
 
     def cpu_seconds(self) -> dict[str, float]:
         """CPU seconds used so far, per process with all that it started."""
-        by_worker = {child.name: _cpu_of_session(child.process.pid) for child in self.workers}
+        others = {child.name: _cpu_of_session(child.process.pid) for child in self.workers}
+        if self.stage.node_process is not None:
+            others["node"] = _cpu_of_session(self.stage.node_process)
         return {
             "owner": time.process_time(),
             "orchestrator": _cpu_of_session(self.orchestrator.process.pid),
-            **by_worker,
+            **others,
         }
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[System]:
-    """Start everything, with limits that do not limit."""
-    with Children(folder) as children:
-        stage = Stage(folder, children, None)
+def running(
+    folder: Path,
+    *,
+    node: Path | None = None,
+    node_flags: Sequence[str] = (),
+    options: Sequence[str] = (),
+) -> Iterator[System]:
+    """Start everything, with limits that do not limit; *options* are the orchestrator's."""
+    with (
+        Children(folder) as children,
+        closing(Stage(folder, children, node, node_flags=node_flags)) as stage,
+    ):
         generous = replace(Parameters(), rate_limit=1_000_000)
         stage.call(stage.processor.set_parameters(generous), stage.admin)
         workers = [stage.start_worker(place, folder, hold="0s", tasks="echo") for place in (1, 2)]
         limits = ("--jobs-per-day", "1000000", "--bytes-per-day", str(1 << 40))
-        orchestrator = stage.start_orchestrator(workers, limits)
+        orchestrator = stage.start_orchestrator(workers, (*limits, *options))
         with stage.job_client(HttpBlobStore(orchestrator.text("listening"))) as client:
             yield System(
                 stage=stage,
@@ -68,11 +78,14 @@ def running(folder: Path) -> Iterator[System]:
                 workers=tuple(worker.child for worker in workers),
                 orchestrator=orchestrator,
             )
-        stage.close()
 
 
-class _Watcher(threading.Thread):
-    """Notes the block time of every `JobProcessed`, and the orchestrator's memory on the way."""
+class Watcher(threading.Thread):
+    """
+    Notes when each `JobProcessed` is seen in a final block, and the orchestrator's memory.
+
+    Times are ms since the epoch.
+    """
 
     def __init__(self, system: System, *, expected: int, samples: Sequence[int] = ()) -> None:
         super().__init__(daemon=True)
@@ -85,7 +98,7 @@ class _Watcher(threading.Thread):
 
     def run(self) -> None:
         stage = self._system.stage
-        chain = EmbeddedChain(stage.folder / "chain.db", create=False)
+        chain = open_chain(stage.chain_url)
         head = chain.finalized_head()
         cursor = Cursor(block=head.number, index=1 << 31)
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -95,7 +108,7 @@ class _Watcher(threading.Thread):
             for raw in page.events:
                 event = stage.processor.decode_event(raw)
                 if event.name == "JobProcessed":
-                    self.processed[int(str(event.fields["job_id"]))] = raw.block.timestamp
+                    self.processed[int(str(event.fields["job_id"]))] = _now()
             for sample in self._samples:
                 if len(self.processed) >= sample and sample not in self.memory:
                     self.memory[sample] = _resident_kib(self._system.orchestrator.process.pid)
@@ -117,13 +130,17 @@ class _Watcher(threading.Thread):
         return self.processed
 
 
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
 def _task() -> TaskInput:
     return TaskInput(task="echo", input=secrets.token_bytes(INPUT_BYTES))
 
 
-def _flood(system: System, count: int, samples: Sequence[int] = ()) -> tuple[_Watcher, float]:
+def flood(system: System, count: int, samples: Sequence[int] = ()) -> tuple["Watcher", float]:
     """Submit *count* jobs as fast as it goes; return what was seen, and the seconds it took."""
-    watcher = _Watcher(system, expected=count, samples=samples)
+    watcher = Watcher(system, expected=count, samples=samples)
     watcher.start()
     start = time.monotonic()
     system.client.submit_many(
@@ -136,7 +153,7 @@ def _flood(system: System, count: int, samples: Sequence[int] = ()) -> tuple[_Wa
 def throughput(system: System, count: int) -> Table:
     """Jobs per second from the first submit to the last mark, and CPU per job by process."""
     before = system.cpu_seconds()
-    _, seconds = _flood(system, count)
+    _, seconds = flood(system, count)
     spent = {name: used - before[name] for name, used in system.cpu_seconds().items()}
     rows = [
         ("jobs per second", f"{count / seconds:.1f}"),
@@ -159,27 +176,32 @@ def throughput(system: System, count: int) -> Table:
 
 
 def latency(system: System, count: int, rate: float) -> Table:
-    """From before sealing to the block that marks the job, at a steady *rate* per second."""
-    watcher = _Watcher(system, expected=count)
+    """From before sealing until the mark is seen to be final, at a steady *rate* per second."""
+    waits = latencies(system, count, rate)
+    return Table(
+        title=f"Latency: {count} jobs, {rate:g} per second",
+        columns=("what", "ms"),
+        rows=[(f"p{share}", str(percentile(waits, share))) for share in (50, 95, 99)],
+    )
+
+
+def latencies(system: System, count: int, rate: float) -> list[int]:
+    """How long (ms) each of *count* jobs took, in order of length."""
+    watcher = Watcher(system, expected=count)
     watcher.start()
     start = time.monotonic()
     submitted: dict[int, int] = {}
     for place in range(count):
         time.sleep(max(0.0, start + place / rate - time.monotonic()))
-        began = time.time_ns() // 1_000_000
+        began = _now()
         submitted[system.client.submit(_task(), workers=ORDERS[place % 2])] = began
     processed = watcher.result()
-    waits = sorted(processed[job] - began for job, began in submitted.items())
-    return Table(
-        title=f"Latency: {count} jobs, {rate:g} per second",
-        columns=("what", "ms"),
-        rows=[(f"p{share}", str(_percentile(waits, share))) for share in (50, 95, 99)],
-    )
+    return sorted(processed[job] - began for job, began in submitted.items())
 
 
 def memory(system: System, few: int, many: int) -> Table:
     """The orchestrator's resident memory after *few* jobs and after *many*."""
-    watcher, _ = _flood(system, many, samples=(few, many))
+    watcher, _ = flood(system, many, samples=(few, many))
     at_few, at_many = watcher.memory[few], watcher.memory[many]
     return Table(
         title="The orchestrator's memory",
@@ -195,14 +217,15 @@ def measure() -> list[Table]:
     """A system for throughput and latency, and a fresh one for memory."""
     tables = []
     with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as system:
-        _flood(system, 20)
+        flood(system, 20)
         tables += [throughput(system, 600), latency(system, 200, 10.0)]
     with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as system:
         tables.append(memory(system, 500, 2_000))
     return tables
 
 
-def _percentile(ordered: Sequence[int], share: int) -> int:
+def percentile(ordered: Sequence[int], share: int) -> int:
+    """Return the value that *share* percent of the ordered values do not exceed."""
     return ordered[max(0, math.ceil(len(ordered) * share / 100) - 1)]
 
 
