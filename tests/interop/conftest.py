@@ -11,7 +11,7 @@ import pytest
 FOLDER = Path(__file__).parent
 # Set where the packages have to be there: then nothing of this folder is skipped for want of them.
 REQUIRED_VARIABLE = "PHALA_JOBS_INTEROP_REQUIRED"
-_TIMEOUT_SECONDS = 120
+_TIMEOUT_SECONDS = 240
 
 RunScript = Callable[..., str]
 
