@@ -23,6 +23,7 @@ Every exception that this package raises on purpose.
     │   ├── InsufficientFundsError  the account can't pay; nothing was sent
     │   ├── TooHeavyError           does not fit into a block; nothing was sent
     │   ├── SpendingLimitError      a limit of our own; nothing was sent
+    │   ├── PrunedStateError        the node has thrown an old block's state away
     │   ├── ChainMismatchError      another genesis, contract, version or file format
     │   └── ChainUnavailableError   try again; says nothing about the job
     ├── BlobError
@@ -149,6 +150,10 @@ class TooHeavyError(ChainError):
 
 class SpendingLimitError(ChainError):
     """The call costs more than this program may spend, and nothing was sent."""
+
+
+class PrunedStateError(ChainError):
+    """The node has thrown away the state of an old block; an archive node keeps it."""
 
 
 class ChainMismatchError(ChainError):

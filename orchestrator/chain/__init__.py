@@ -14,8 +14,8 @@ Rules that every adapter keeps:
   the batch.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from orchestrator.errors import ContractError
@@ -97,6 +97,9 @@ class ContractCall(Generic[T_co]):
     they hold the contract's error. A node does not tell what a transaction returned:
     `settle` gives the value from what the dry run returned and the contract's own events in the
     block, which tell the truth where the two differ.
+
+    `turned_by_time` has, by the name of a refusal that time alone may turn in some states, the
+    question whether this is one of them.
     """
 
     contract: bytes
@@ -104,6 +107,7 @@ class ContractCall(Generic[T_co]):
     data: bytes
     decode: Callable[[bytes], T_co]
     settle: Callable[[T_co, tuple[RawEvent, ...]], T_co] = _as_foreseen
+    turned_by_time: "Mapping[str, ContractCall[bool]]" = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,12 +15,13 @@ one nonce, so there is an end to the doubt:
 import contextlib
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.chain.heads import Header, Heads, parse_header
-from orchestrator.chain.rpc import RpcConnection, RpcError, Subscription
+from orchestrator.chain.answers import at_key, hash_of, hex_bytes, hex_text
+from orchestrator.chain.heads import Header, parse_header
+from orchestrator.chain.link import RpcError, Subscription
+from orchestrator.chain.node import Node
 from orchestrator.chain.runtime import ERA_BLOCKS, Call, Mortality, Runtime
 from orchestrator.encoding import to_ss58
 from orchestrator.errors import (
@@ -35,6 +36,10 @@ from orchestrator.models import Account
 __all__ = ["Included", "Sender", "read_block"]
 
 _ATTEMPTS = 8
+_SIGNED_ANEW = 2
+_LONGEST_PAUSE_SECONDS = 5.0
+# How often it is asked what nobody tells.
+_POLL_SECONDS = 5.0
 # JSON-RPC error codes of the author methods (sc-rpc).
 _INVALID, _BANNED, _ALREADY_IMPORTED, _TOO_LOW_PRIORITY, _DROPPED = 1010, 1012, 1013, 1014, 1016
 _REFUSED_NOW = frozenset({_BANNED, _DROPPED})
@@ -44,11 +49,16 @@ _ENDED = frozenset({"dropped", "invalid", "usurped", "finalityTimeout"})
 
 @dataclass(frozen=True, kw_only=True)
 class Included:
-    """Where an extrinsic is: a finalized block, all its extrinsics, and which one it is."""
+    """
+    Where an extrinsic is: a finalized block, all its extrinsics, and which one it is.
+
+    `runtime` is the one that it was signed for, and so the one that made the block.
+    """
 
     header: Header
     extrinsics: tuple[bytes, ...]
     index: int
+    runtime: Runtime
 
 
 class _NeverIncludedError(Exception):
@@ -57,13 +67,14 @@ class _NeverIncludedError(Exception):
 
 @dataclass
 class _Sequence:
-    """The nonces of one account, for all connections of this process."""
+    """The nonces of one account, for all connections of this process to one node."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    next: int | None = None
+    next: int = 0
+    doubts: int = 0  # how often `next` had to be read anew
 
 
-_sequences: dict[tuple[bytes, bytes], _Sequence] = defaultdict(_Sequence)
+_sequences: dict[tuple[str, bytes, bytes], _Sequence] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,37 +85,18 @@ class _Signed:
     account: bytes
     nonce: int
     birth: int
-
-    @property
-    def hex(self) -> str:
-        return "0x" + self.data.hex()
+    runtime: Runtime
 
 
 class Sender:
-    """
-    Signs, sends, and follows extrinsics to finality over *rpc*.
+    """Signs, sends, and follows extrinsics to finality, for at most *finality_seconds* each."""
 
-    *runtime* gives the current one; *forget_runtime* lets it be read anew. A node that says
-    nothing for *silence_seconds* is asked whether it is still there.
-    """
-
-    def __init__(
-        self,
-        rpc: RpcConnection,
-        heads: Heads,
-        *,
-        runtime: Callable[[], Runtime],
-        forget_runtime: Callable[[], None],
-        finality_seconds: float,
-        silence_seconds: float = 5.0,
-    ) -> None:
-        self._rpc = rpc
-        self._heads = heads
-        self._runtime = runtime
-        self._forget_runtime = forget_runtime
+    def __init__(self, node: Node, *, finality_seconds: float) -> None:
+        self._node = node
+        self._rpc = node.rpc
+        self._heads = node.heads
         self._finality_seconds = finality_seconds
-        self._silence_seconds = silence_seconds
-        self._seeded: dict[bytes, int] = {}
+        self._seeded: dict[bytes, tuple[int, int]] = {}
 
     def send(self, call: Call, *, signer: Account) -> Included:
         """
@@ -114,6 +106,7 @@ class Sender:
             InsufficientFundsError: The account can't pay; nothing was sent.
             TooHeavyError: It does not fit into a block; nothing was sent.
             ChainUnavailableError: Nothing is known; what was sent may still take effect.
+            ChainError: The node refuses it; nothing was sent.
         """
         deadline = time.monotonic() + self._finality_seconds
         for _ in range(_ATTEMPTS):
@@ -123,8 +116,12 @@ class Sender:
             except _NeverIncludedError:
                 # Another one used the nonce, or the era is over.
                 self._forget_nonce(signer.account_id)
+            except ChainUnavailableError:
+                # If it never arrived, those after it wait for its nonce.
+                self._forget_nonce(signer.account_id)
+                raise
         raise ChainUnavailableError(
-            f"account {to_ss58(signer.account_id)}: others keep using its nonces"
+            f"account {to_ss58(signer.account_id)}: others keep using its nonces; nothing was sent"
         )
 
     def wait_for_pending(self, account_id: bytes, *, timeout_seconds: float) -> None:
@@ -141,16 +138,16 @@ class Sender:
                     f"account {to_ss58(account_id)} has transactions on their way for more than"
                     f" {timeout_seconds:g} s"
                 )
-            self._heads.wait_beyond(head.number, min(rest, self._silence_seconds))
+            self._heads.wait_beyond(head.number, min(rest, _POLL_SECONDS))
 
     def nonce_at(self, account_id: bytes, block_hash: bytes) -> int:
         """Return the account's nonce after a block."""
-        runtime = self._runtime()
+        runtime = self._node.runtime()
         key = runtime.storage_key("System", "Account", account_id)
-        found = self._rpc.request("state_getStorage", key, "0x" + block_hash.hex())
+        found = self._rpc.request("state_getStorage", key, hex_text(block_hash))
         if found is None:
             return 0
-        value = runtime.decode_storage("System", "Account", bytes.fromhex(str(found)[2:]))
+        value = runtime.decode_storage("System", "Account", hex_bytes(found, "an account"))
         nonce = value["nonce"] if isinstance(value, Mapping) else None
         if not isinstance(nonce, int):
             raise ChainMismatchError("the runtime's accounts have no nonce")
@@ -161,129 +158,134 @@ class Sender:
     def _submit(self, call: Call, signer: Account, deadline: float) -> tuple[_Signed, Subscription]:
         """Return the extrinsic that the node took, or may have taken."""
         account = signer.account_id
-        sequence = _sequences[self._runtime().genesis_hash, account]
+        sequence = self._sequence(account)
+        refusal: RpcError | None = None
         for attempt in range(_ATTEMPTS):
-            with sequence.lock:
+            with _held(sequence, account, deadline):
                 signed = self._sign(call, signer, sequence)
-                watch = Subscription()
-                try:
-                    self._rpc.request_once("author_submitAndWatchExtrinsic", signed.hex, into=watch)
-                except RpcError as error:
-                    # The node's pool does not have it, or has had it before.
-                    if error.code != _ALREADY_IMPORTED:
-                        self._refused(error, account, sequence, attempt)
-                        if error.code in _REFUSED_NOW and not self._has_time(deadline, attempt):
-                            raise ChainUnavailableError(f"nothing was sent: {error}") from error
-                        continue
-                    watch.end()
-                except ChainUnavailableError:
-                    watch.end()  # it may have arrived: `_follow` finds out
-                sequence.next = signed.nonce + 1
-                return signed, watch
+                watch, refusal = self._offer(signed)
+                if refusal is None:
+                    sequence.next = signed.nonce + 1
+                    return signed, watch
+            self._forget_nonce(account)
+            self._judge(refusal, account, attempt)
+            if refusal.code in _REFUSED_NOW and not self._has_paused(deadline, attempt):
+                break
         raise ChainUnavailableError(
-            f"account {to_ss58(account)}: the node refused {_ATTEMPTS} attempts; nothing was sent"
-        )
+            f"account {to_ss58(account)}: nothing was sent: {refusal}"
+        ) from refusal
+
+    def _offer(self, signed: _Signed) -> tuple[Subscription, RpcError | None]:
+        """Return what follows, and why the node's pool does not have it."""
+        watch = Subscription()
+        try:
+            self._rpc.request_once(
+                "author_submitAndWatchExtrinsic", hex_text(signed.data), into=watch
+            )
+        except RpcError as error:
+            if error.code != _ALREADY_IMPORTED:
+                return watch, error
+            watch.end()
+        except ChainUnavailableError:
+            watch.end()  # it may have arrived: `_follow` finds out
+        return watch, None
 
     def _sign(self, call: Call, signer: Account, sequence: _Sequence) -> _Signed:
         account = signer.account_id
         # A node that was restarted may have lost what its pool had.
-        if sequence.next is None or self._seeded.get(account) != self._rpc.generation:
+        state = (self._rpc.generation, sequence.doubts)
+        if self._seeded.get(account) != state:
             sequence.next = self._next_nonce(account)
-            self._seeded[account] = self._rpc.generation
+            self._seeded[account] = state
         best, final = self._heads.best, self._heads.finalized
         # A block that is final can't be taken back, one that is too old makes the era short.
         birth = final if best.number - final.number <= ERA_BLOCKS // 4 else best
-        data = self._runtime().sign(
-            call,
-            signer=signer,
+        runtime = self._node.runtime()
+        mortality = Mortality(number=birth.number, hash=birth.hash)
+        return _Signed(
+            data=runtime.sign(call, signer=signer, nonce=sequence.next, mortality=mortality),
+            account=account,
             nonce=sequence.next,
-            mortality=Mortality(number=birth.number, hash=birth.hash),
+            birth=birth.number,
+            runtime=runtime,
         )
-        return _Signed(data=data, account=account, nonce=sequence.next, birth=birth.number)
 
-    def _refused(self, error: RpcError, account: bytes, sequence: _Sequence, attempt: int) -> None:
+    def _judge(self, error: RpcError, account: bytes, attempt: int) -> None:
         """Return when another attempt makes sense; nothing was taken."""
-        sequence.next = None
         if error.code == _TOO_LOW_PRIORITY or error.code in _REFUSED_NOW:
             return
-        if error.code != _INVALID:
-            raise ChainError(f"nothing was sent: {error}") from error
-        if "outdated" in error.text:
+        text = error.text if error.code == _INVALID else ""
+        if "outdated" in text:
             return
-        if "bad signature" in error.text and attempt < 2:
+        if ("bad signature" in text or "ancient birth" in text) and attempt < _SIGNED_ANEW:
             # The runtime has changed, or the block that the era begins at is gone.
-            self._forget_runtime()
+            self._node.note_version(None)
             return
-        if "exhaust" in error.text:
+        if "exhaust" in text:
             raise TooHeavyError(f"nothing was sent: {error}") from error
-        if "pay some fees" in error.text:
+        if "pay some fees" in text:
             raise InsufficientFundsError(
                 f"account {to_ss58(account)} can't pay the fee; nothing was sent"
             ) from error
         raise ChainError(f"nothing was sent: {error}") from error
 
-    @staticmethod
-    def _has_time(deadline: float, attempt: int) -> bool:
+    def _has_paused(self, deadline: float, attempt: int) -> bool:
         """Pause before another attempt, if there is time for one."""
-        pause = min(5.0, 0.25 * 2**attempt)
-        if attempt == _ATTEMPTS - 1 or time.monotonic() + pause > deadline:
+        seconds = min(_LONGEST_PAUSE_SECONDS, 0.25 * 2**attempt)
+        if attempt == _ATTEMPTS - 1 or time.monotonic() + seconds > deadline:
             return False
-        time.sleep(pause)
+        self._rpc.pause(seconds)
         return True
 
     def _next_nonce(self, account: bytes) -> int:
         found = self._rpc.request("system_accountNextIndex", to_ss58(account))
-        if not isinstance(found, int):
-            raise ChainMismatchError("the node sent a nonce that is no number")
+        if not isinstance(found, int) or not 0 <= found < 1 << 32:
+            raise ChainMismatchError("the node sent a nonce that is not of 32 bits")
         return found
 
+    def _sequence(self, account: bytes) -> _Sequence:
+        # Chains of one genesis may differ: each development node has its own.
+        key = (self._rpc.name, self._node.genesis_hash, account)
+        return _sequences.setdefault(key, _Sequence())
+
     def _forget_nonce(self, account: bytes) -> None:
-        sequence = _sequences[self._runtime().genesis_hash, account]
-        with sequence.lock:
-            sequence.next = None
+        self._sequence(account).doubts += 1
 
     # Following.
 
     def _follow(self, signed: _Signed, watch: Subscription, deadline: float) -> Included:
-        try:
+        with contextlib.suppress(ChainError):
             block_hash = self._watch(watch, deadline)
-        except ChainUnavailableError:
-            block_hash = None
-        finally:
-            self._rpc.unsubscribe("author_unwatchExtrinsic", watch)
-        if block_hash is not None:
-            with contextlib.suppress(ChainUnavailableError, RpcError):
+            if block_hash is not None:
                 found = self._included(signed, block_hash)
                 if found is not None:
                     self._heads.note_finalized(found.header)
                     return found
         return self._resolve(signed, deadline)
 
-    def _watch(self, watch: Subscription, deadline: float) -> str | None:
+    def _watch(self, watch: Subscription, deadline: float) -> bytes | None:
         """Return the finalized block as the node tells it, `None` when it tells something else."""
-        while True:
-            rest = deadline - time.monotonic()
-            status = watch.get(max(0.0, min(rest, self._silence_seconds)))
-            if isinstance(status, Mapping):
-                if "finalized" in status:
-                    return str(status["finalized"])
-                if _ENDED & status.keys():
-                    return None
-            elif status in _ENDED or rest <= 0:
+        while (rest := deadline - time.monotonic()) > 0:
+            status = watch.get(rest)
+            names = set(status) if isinstance(status, Mapping) else {str(status)}
+            if "finalized" in names:
+                self._rpc.forget(watch)
+                return hash_of(at_key(status, "finalized", "a status"), "a block's hash")
+            if _ENDED & names:
+                self._rpc.forget(watch)
                 return None
-            elif status is None:
-                # Silent: a node that is gone does not answer this either.
-                self._rpc.request("system_health", timeout_seconds=self._silence_seconds)
+        self._rpc.unsubscribe("author_unwatchExtrinsic", watch)
+        return None
 
     def _resolve(self, signed: _Signed, deadline: float) -> Included:
         """Find out what became of an extrinsic; the rules are numbered in the module's text."""
         seen = signed.birth
+        reason = ""
         while True:
-            with contextlib.suppress(ChainUnavailableError, RpcError):
+            try:
                 head = self._heads.finalized
                 for number in range(seen + 1, head.number + 1):
-                    block_hash = self._rpc.request("chain_getBlockHash", number)
-                    found = self._included(signed, str(block_hash))
+                    found = self._included(signed, self._hash_at(number))
                     if found is not None:
                         return found  # 1.
                     seen = number
@@ -291,27 +293,52 @@ class Sender:
                     raise _NeverIncludedError  # 2.
                 if head.number > signed.birth + ERA_BLOCKS:
                     raise _NeverIncludedError  # 3.
-                self._rpc.request("author_submitExtrinsic", signed.hex)  # 4.
+                self._rpc.request("author_submitExtrinsic", hex_text(signed.data))  # 4.
+            except ChainError as error:
+                reason = f" ({error})"  # nothing that a node says or does not say ends the doubt
             if time.monotonic() >= deadline:
                 raise ChainUnavailableError(
                     f"nothing is known of transaction {signed.nonce} of account"
                     f" {to_ss58(signed.account)}; it may take effect until block"
-                    f" {signed.birth + ERA_BLOCKS}"
+                    f" {signed.birth + ERA_BLOCKS}{reason}"
                 )
-            self._pause(seen, deadline)
+            self._wait_for_more(seen, deadline)
 
-    def _pause(self, seen: int, deadline: float) -> None:
+    def _wait_for_more(self, seen: int, deadline: float) -> None:
         """Wait for the next finalized block, or a moment when nobody would tell of one."""
         begun = time.monotonic()
         rest = deadline - begun
         if not self._heads.wait_beyond(seen, min(rest, 1.0)):
-            time.sleep(max(0.0, min(rest, 0.25) - (time.monotonic() - begun)))
+            self._rpc.pause(min(rest, 0.25) - (time.monotonic() - begun))
 
-    def _included(self, signed: _Signed, block_hash: str) -> Included | None:
-        header, extrinsics = read_block(self._rpc.request("chain_getBlock", block_hash))
+    def _hash_at(self, number: int) -> bytes:
+        return hash_of(self._rpc.request("chain_getBlockHash", number), "a block's hash")
+
+    def _included(self, signed: _Signed, block_hash: bytes) -> Included | None:
+        header, extrinsics = read_block(self._rpc.request("chain_getBlock", hex_text(block_hash)))
+        if header.hash != block_hash:
+            raise ChainMismatchError("the node sent another block than was asked for")
         if signed.data not in extrinsics:
             return None
-        return Included(header=header, extrinsics=extrinsics, index=extrinsics.index(signed.data))
+        return Included(
+            header=header,
+            extrinsics=extrinsics,
+            index=extrinsics.index(signed.data),
+            runtime=signed.runtime,
+        )
+
+
+@contextlib.contextmanager
+def _held(sequence: _Sequence, account: bytes, deadline: float) -> Iterator[None]:
+    """Let one thread sign and send for an account."""
+    if not sequence.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        raise ChainUnavailableError(
+            f"account {to_ss58(account)}: nothing was sent: others are being sent for too long"
+        )
+    try:
+        yield
+    finally:
+        sequence.lock.release()
 
 
 def read_block(value: object) -> tuple[Header, tuple[bytes, ...]]:
@@ -324,10 +351,10 @@ def read_block(value: object) -> tuple[Header, tuple[bytes, ...]]:
     """
     if value is None:
         raise ChainUnavailableError("the node does not have the block that it told of")
-    try:
-        block = value["block"] if isinstance(value, Mapping) else {}
-        extrinsics: Sequence[str] = block["extrinsics"]
-        header = parse_header(block["header"])
-        return header, tuple(bytes.fromhex(extrinsic[2:]) for extrinsic in extrinsics)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ChainMismatchError("the node sent a block of unknown form") from error
+    what = "a block"
+    block = at_key(value, "block", what)
+    extrinsics = at_key(block, "extrinsics", what)
+    if not isinstance(extrinsics, list):
+        raise ChainMismatchError("the node sent a block of unknown form")
+    header = parse_header(at_key(block, "header", what))
+    return header, tuple(hex_bytes(one, "an extrinsic") for one in extrinsics)

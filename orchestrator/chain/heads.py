@@ -7,18 +7,21 @@ for each read, which is made at the finalized head.
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from orchestrator.chain.rpc import RpcConnection, Subscription
-from orchestrator.chain.runtime import compact
+from orchestrator.chain.answers import at_key, hash_of, hex_bytes, hex_text
+from orchestrator.chain.link import Request, Subscription
+from orchestrator.chain.rpc import RpcConnection
+from orchestrator.chain.runtime_types import compact
 from orchestrator.chain.scale import encode
 from orchestrator.errors import ChainMismatchError, ChainUnavailableError
 
-__all__ = ["Header", "Heads", "parse_header"]
+__all__ = ["Header", "Heads", "check_hashes", "parse_header"]
 
 _FIRST_SECONDS = 10.0  # the node tells its heads at once when it is asked to
+_MOST_LOGS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,27 +43,29 @@ def parse_header(value: object) -> Header:
     Raises:
         ChainMismatchError: It is not a header.
     """
-    if not isinstance(value, Mapping):
-        raise ChainMismatchError("the node sent no header")
-    try:
-        number = int(value["number"], 16)
-        parent, state, extrinsics = (
-            _bytes(value[name]) for name in ("parentHash", "stateRoot", "extrinsicsRoot")
-        )
-        logs = [_bytes(log) for log in value["digest"]["logs"]]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ChainMismatchError("the node sent a header of unknown form") from error
-    encoded = parent + encode(compact, number) + state + extrinsics
-    encoded += encode(compact, len(logs)) + b"".join(logs)
+    what = "a header"
+    number = _number(at_key(value, "number", what))
+    parent, state, extrinsics = (
+        hash_of(at_key(value, name, what), what)
+        for name in ("parentHash", "stateRoot", "extrinsicsRoot")
+    )
+    logs = at_key(at_key(value, "digest", what), "logs", what)
+    if not isinstance(logs, list) or len(logs) > _MOST_LOGS:
+        raise ChainMismatchError("the node sent a header of unknown form")
+    encoded = parent + encode(compact, number) + state + extrinsics + encode(compact, len(logs))
+    encoded += b"".join(hex_bytes(log, what) for log in logs)
     return Header(number=number, hash=blake2b(encoded, digest_size=32).digest(), parent=parent)
 
 
-def _bytes(text: str) -> bytes:
-    return bytes.fromhex(text.removeprefix("0x"))
+def _number(text: object) -> int:
+    raw = text[2:] if isinstance(text, str) and text.startswith("0x") else ""
+    if not 0 < len(raw) <= 8 or not set(raw) <= set("0123456789abcdefABCDEF"):
+        raise ChainMismatchError("the node sent a block number that is not of 32 bits")
+    return int(raw, 16)
 
 
 class _Latest(Subscription):
-    """Keeps the last header that came; `end` makes it unknown."""
+    """Keeps the last header that came, until the connection is lost."""
 
     def __init__(self, changed: threading.Condition) -> None:
         super().__init__()
@@ -82,45 +87,34 @@ class _Latest(Subscription):
 
 class Heads:
     """
-    Follows the heads over *rpc*; `subscribe` after each connecting.
+    Follows the heads of a node, on one connection after the other.
 
-    On one connection the finalized head never goes back.
+    On one connection the finalized head never goes back. *ensure_connected* connects again when
+    the connection is lost: heads of a lost one are of no use.
     """
 
-    def __init__(self, rpc: RpcConnection) -> None:
-        self._rpc = rpc
+    def __init__(self, ensure_connected: Callable[[], None]) -> None:
+        self._ensure_connected = ensure_connected
         self._changed = threading.Condition()
         self._best = _Latest(self._changed)
         self._final = _Latest(self._changed)
-        self._finalized: Header | None = None
+        self._noted: Header | None = None
 
-    def subscribe(self) -> None:
-        """Ask the node to tell its heads from now on."""
-        # An unfinalized head tells nothing that outlives its connection.
-        best, final = _Latest(self._changed), _Latest(self._changed)
-        self._rpc.request_once("chain_subscribeNewHeads", into=best)
-        self._rpc.request_once("chain_subscribeFinalizedHeads", into=final)
+    def begin(self) -> list[tuple[Request, Subscription]]:
+        """Forget the last connection's heads; return what to ask a new one for."""
         with self._changed:
-            self._best, self._final, self._finalized = best, final, None
-
-    def check(self) -> None:
-        """
-        Make sure that hashes are computed as the node does.
-
-        Raises:
-            ChainMismatchError: The chain hashes its headers in another way.
-        """
-        told = self._rpc.request("chain_getFinalizedHead")
-        header = parse_header(self._rpc.request("chain_getHeader", told))
-        if told != "0x" + header.hash.hex():
-            raise ChainMismatchError("the chain has headers of a form that is not known here")
-        self.note_finalized(header)
+            self._best, self._final = _Latest(self._changed), _Latest(self._changed)
+            self._noted = None
+            return [
+                (("chain_subscribeNewHeads", ()), self._best),
+                (("chain_subscribeFinalizedHeads", ()), self._final),
+            ]
 
     def note_finalized(self, header: Header) -> None:
-        """Take a block that is known to be final."""
+        """Take a block that is known to be final, whether it was told of yet or not."""
         with self._changed:
-            if self._finalized is None or header.number > self._finalized.number:
-                self._finalized = header
+            if self._noted is None or header.number > self._noted.number:
+                self._noted = header
 
     @property
     def finalized(self) -> Header:
@@ -128,19 +122,22 @@ class Heads:
         The finalized head.
 
         Raises:
-            ChainUnavailableError: None is known yet.
+            ChainUnavailableError: The node does not tell it.
         """
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._final.header or self._finalized or self._final.is_ended,
-                _FIRST_SECONDS,
-            )
-            told, noted = self._final.header, self._finalized
-            if told is not None and (noted is None or told.number > noted.number):
-                noted = self._finalized = told
-            if noted is None:
+        deadline = time.monotonic() + _FIRST_SECONDS
+        while True:
+            self._ensure_connected()
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._final.header or self._noted or self._final.is_ended,
+                    max(0.0, deadline - time.monotonic()),
+                )
+                if self._final.header is not None:
+                    self.note_finalized(self._final.header)
+                if self._noted is not None:
+                    return self._noted
+            if time.monotonic() >= deadline:
                 raise ChainUnavailableError("the node has not told its finalized head")
-            return noted
 
     @property
     def best(self) -> Header:
@@ -160,3 +157,16 @@ class Heads:
                     return False
                 self._changed.wait(rest)
         return True
+
+
+def check_hashes(rpc: RpcConnection) -> None:
+    """
+    Make sure that hashes are computed here as the node does.
+
+    Raises:
+        ChainMismatchError: The chain hashes its headers in another way.
+    """
+    told = hash_of(rpc.request("chain_getFinalizedHead"), "a block's hash")
+    header = parse_header(rpc.request("chain_getHeader", hex_text(told)))
+    if told != header.hash:
+        raise ChainMismatchError("the chain has headers of a form that is not known here")

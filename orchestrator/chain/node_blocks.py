@@ -1,27 +1,28 @@
 """What is in a node's finalized blocks: contract events, and what a transaction came to."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from orchestrator.chain import Block, Cursor, EventPage, RawEvent
+from orchestrator.chain.answers import at_key, hash_of, hex_bytes, hex_text
+from orchestrator.chain.dispatch_errors import DispatchFailure
 from orchestrator.chain.extrinsics import Included
 from orchestrator.chain.heads import Header
-from orchestrator.chain.rpc import RpcConnection
-from orchestrator.chain.runtime import (
-    DispatchFailure,
-    EventRecord,
-    Runtime,
-    RuntimeVersion,
-)
-from orchestrator.errors import ChainMismatchError
+from orchestrator.chain.link import Request, RpcError
+from orchestrator.chain.node import Node, parse_version
+from orchestrator.chain.runtime import EventRecord, Runtime
+from orchestrator.chain.runtime_types import reading
+from orchestrator.errors import ChainMismatchError, ChainUnavailableError, PrunedStateError
 
 __all__ = ["Blocks", "Item", "Outcome"]
 
 # Blocks asked for at once, and looked through in one call of `events`.
 _BLOCKS_AT_ONCE = 64
 _BLOCKS_PER_PAGE = 1_024
+_EVENTS = ("System", "Events")
+_NOW = ("Timestamp", "Now")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,24 +44,11 @@ class Outcome:
     items: tuple[Item, ...]
 
 
-def text(value: bytes) -> str:
-    """Return the `0x` text of bytes."""
-    return "0x" + value.hex()
-
-
 class Blocks:
-    """Reads finalized blocks over *rpc*; *runtime_of* gives the runtime of a version at a block."""
+    """Reads finalized blocks of *node*."""
 
-    def __init__(
-        self,
-        rpc: RpcConnection,
-        *,
-        runtime: Callable[[], Runtime],
-        runtime_of: Callable[[RuntimeVersion, bytes], Runtime],
-    ) -> None:
-        self._rpc = rpc
-        self._runtime = runtime
-        self._runtime_of = runtime_of
+    def __init__(self, node: Node) -> None:
+        self._node = node
         self._lock = threading.Lock()
         self._newest: Block | None = None
 
@@ -69,40 +57,43 @@ class Blocks:
         with self._lock:
             if self._newest is not None and self._newest.hash == header.hash:
                 return self._newest
-        key = self._runtime().storage_key("Timestamp", "Now")
-        raw = self._rpc.request("state_getStorage", key, text(header.hash))
+        key = self._node.runtime().storage_key(*_NOW)
+        (raw,) = self._ask([("state_getStorage", (key, hex_text(header.hash)))])
         block = Block(number=header.number, hash=header.hash, timestamp=_moment(raw))
         with self._lock:
             self._newest = block
         return block
 
     def outcome(self, included: Included, signer: bytes) -> Outcome:
-        """Return what a transaction came to."""
-        runtime = self._runtime()
-        key = runtime.storage_key("System", "Events")
-        raw = self._rpc.request("state_getStorage", key, text(included.header.hash))
-        block = Block(
-            number=included.header.number,
-            hash=included.header.hash,
-            timestamp=runtime.moment(included.extrinsics),
+        """
+        Return what a transaction came to.
+
+        Raises:
+            ChainError: Its block can't be read, which says nothing about what it came to.
+        """
+        runtime, header = included.runtime, included.header
+        (raw,) = self._ask(
+            [("state_getStorage", (runtime.storage_key(*_EVENTS), hex_text(header.hash)))]
         )
+        moment = runtime.moment(included.extrinsics)
+        block = Block(number=header.number, hash=header.hash, timestamp=moment)
         records = [
             record
-            for record in self._decode(runtime, raw, included.header.hash)
+            for record in runtime.events(hex_bytes(raw, "a block's events"))
             if record.extrinsic == included.index
         ]
-        fee = sum(
-            cast("int", _fields(record)["actual_fee"])
-            for record in records
-            if (record.pallet, record.name) == ("TransactionPayment", "TransactionFeePaid")
-        )
-        items = tuple(_item(runtime, part, block, signer, end) for part, end in _split(records))
-        return Outcome(block=block, fee=fee, items=items)
+        with reading("events"):
+            return _outcome(runtime, records, block, signer)
 
     def events(self, contract: bytes, head: Header, *, after: Cursor, limit: int) -> EventPage:
-        """Return events of *contract* up to *head*; it looks through a bounded number of blocks."""
+        """
+        Return events of *contract* up to *head*; it looks through a bounded number of blocks.
+
+        Raises:
+            PrunedStateError: The node has no longer the state of these blocks.
+        """
         events: list[RawEvent] = []
-        number = max(0, after.block)
+        number = max(1, after.block)  # the genesis block has no events
         last = min(head.number, number + _BLOCKS_PER_PAGE)
         while number <= last:
             chunk = range(number, min(number + _BLOCKS_AT_ONCE, last + 1))
@@ -118,67 +109,92 @@ class Blocks:
         return EventPage(events=tuple(events), next=max(ends))
 
     def _chunk(self, contract: bytes, numbers: range) -> list[RawEvent]:
-        asked = self._rpc.request("chain_getBlockHash", list(numbers))
-        hashes = [str(one) for one in cast("Sequence[object]", asked)]
-        if not hashes:
-            return []
-        runtime = self._runtime()
-        key = runtime.storage_key("System", "Events")
-        first, last, *raws = self._rpc.request_all(
+        # What a block did was done by the runtime of its parent's state: an upgrade counts from
+        # the next block on.
+        parent, *hashes = self._hashes(range(numbers.start - 1, numbers.stop))
+        runtime = self._node.runtime()
+        key = runtime.storage_key(*_EVENTS)
+        first, last, *raws = self._ask(
             [
-                ("state_getRuntimeVersion", (hashes[0],)),
-                ("state_getRuntimeVersion", (hashes[-1],)),
-                *(("state_getStorage", (key, one)) for one in hashes),
+                ("state_getRuntimeVersion", (hex_text(parent),)),
+                ("state_getRuntimeVersion", (hex_text(hashes[-1]),)),
+                *(("state_getStorage", (key, hex_text(one))) for one in hashes),
             ]
         )
-        versions = {parse_version(first), parse_version(last)}
-        found: list[RawEvent] = []
+        is_current = {parse_version(first), parse_version(last)} == {runtime.version}
+        found: list[tuple[int, bytes, list[EventRecord]]] = []
         for number, block_hash, raw in zip(numbers, hashes, raws, strict=True):
             # Decoding takes longer than looking whether there is anything of ours.
             if raw is None or contract.hex() not in str(raw):
                 continue
-            raw_hash = bytes.fromhex(block_hash[2:])
-            if versions != {runtime.version}:
-                runtime = self._runtime_at(block_hash)
-            records = self._decode(runtime, raw, raw_hash)
-            header = Header(number=number, hash=raw_hash, parent=b"")
-            emitted = [record for record in records if _is_emitted(record, contract)]
+            maker = runtime if is_current else self._maker(block_hash)
+            records = maker.events(hex_bytes(raw, "a block's events"))
+            with reading("events"):
+                emitted = [record for record in records if _is_emitted(record, contract)]
             if emitted:
-                block = self.block(header)
-                found += [_raw_event(record, block) for record in emitted]
-        return found
+                found.append((number, block_hash, emitted))
+        return self._dated(found, runtime.storage_key(*_NOW))
 
-    def _runtime_at(self, block_hash: str) -> Runtime:
-        # What a block did was done by the runtime of its parent's state: an upgrade counts from
-        # the next block on.
-        parent = self._rpc.request("chain_getHeader", block_hash)
-        at = str(parent["parentHash"]) if isinstance(parent, Mapping) else block_hash
-        if int(at, 16) == 0:
-            at = block_hash
-        version = parse_version(self._rpc.request("state_getRuntimeVersion", at))
-        return self._runtime_of(version, bytes.fromhex(at[2:]))
+    def _dated(
+        self, found: Sequence[tuple[int, bytes, list[EventRecord]]], key: str
+    ) -> list[RawEvent]:
+        """Return events with their blocks, of which the times are asked for at once."""
+        if not found:
+            return []
+        times = self._ask([("state_getStorage", (key, hex_text(one))) for _, one, _ in found])
+        events: list[RawEvent] = []
+        for (number, block_hash, records), raw in zip(found, times, strict=True):
+            block = Block(number=number, hash=block_hash, timestamp=_moment(raw))
+            with reading("events"):
+                events += [_raw_event(record, block) for record in records]
+        return events
 
-    def _decode(self, runtime: Runtime, raw: object, block_hash: bytes) -> list[EventRecord]:
-        if not isinstance(raw, str):
-            raise ChainMismatchError(f"the node has no events of block {text(block_hash)}")
-        return runtime.events(bytes.fromhex(raw[2:]))
+    def _hashes(self, numbers: range) -> list[bytes]:
+        asked = self._node.rpc.request("chain_getBlockHash", list(numbers))
+        if not isinstance(asked, list) or len(asked) != len(numbers):
+            raise ChainMismatchError("the node sent other hashes than was asked for")
+        if None in asked:
+            raise ChainUnavailableError("the node does not have blocks that it said are final")
+        return [hash_of(one, "a block's hash") for one in asked]
+
+    def _maker(self, block_hash: bytes) -> Runtime:
+        (header,) = self._ask([("chain_getHeader", (hex_text(block_hash),))])
+        parent = hash_of(at_key(header, "parentHash", "a header"), "a block's hash")
+        (version,) = self._ask([("state_getRuntimeVersion", (hex_text(parent),))])
+        return self._node.runtime_of(parse_version(version), parent)
+
+    def _ask(self, requests: Sequence[Request]) -> list[object]:
+        try:
+            return self._node.rpc.request_all(requests)
+        except RpcError as error:
+            raise named(error) from error
 
 
-def parse_version(value: object) -> RuntimeVersion:
-    """Return the runtime version that a node sent."""
-    if isinstance(value, Mapping):
-        name, spec = value.get("specName"), value.get("specVersion")
-        transaction = value.get("transactionVersion")
-        if isinstance(name, str) and isinstance(spec, int) and isinstance(transaction, int):
-            return RuntimeVersion(
-                spec_name=name, spec_version=spec, transaction_version=transaction
-            )
-    raise ChainMismatchError("the node sent a runtime version of unknown form")
+def named(error: RpcError) -> PrunedStateError | RpcError:
+    """Return the error of ours for what a node can't tell of a block."""
+    if "discarded" in error.text or "pruned" in error.text:
+        return PrunedStateError(
+            f"{error}; take a node that keeps old states (--state-pruning archive), or begin at"
+            " a later block"
+        )
+    return error
+
+
+def _outcome(
+    runtime: Runtime, records: Sequence[EventRecord], block: Block, signer: bytes
+) -> Outcome:
+    fee = sum(
+        cast("int", _fields(record)["actual_fee"])
+        for record in records
+        if (record.pallet, record.name) == ("TransactionPayment", "TransactionFeePaid")
+    )
+    items = tuple(_item(runtime, part, block, signer, end) for part, end in _split(records))
+    return Outcome(block=block, fee=fee, items=items)
 
 
 def _moment(raw: object) -> int:
     # The genesis block has no time.
-    return 0 if raw is None else int.from_bytes(bytes.fromhex(str(raw)[2:]), "little")
+    return 0 if raw is None else int.from_bytes(hex_bytes(raw, "a block's time")[:8], "little")
 
 
 def _fields(record: EventRecord) -> Mapping[str, object]:

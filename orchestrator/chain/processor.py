@@ -23,6 +23,7 @@ from orchestrator.models import (
     JobHead,
     JobId,
     JobOptions,
+    JobStatus,
     Mode,
     Outcome,
     Page,
@@ -155,7 +156,15 @@ class JobProcessor:
 
     def cancel_job(self, job_id: JobId) -> ContractCall[None]:
         """Withdraw a job."""
-        return self._call("cancel_job", job_id=job_id)
+
+        def is_attested(page: object) -> bool:
+            heads = cast("Page[JobHead]", page).items
+            return [(head.job_id, head.status) for head in heads] == [(job_id, JobStatus.ATTESTED)]
+
+        # The owner of an attested job that nobody marks may withdraw it after some time.
+        question = self._call("jobs_page", is_attested, **{"from": job_id, "limit": 1})
+        call: ContractCall[None] = self._call("cancel_job", job_id=job_id)
+        return replace(call, turned_by_time={"WrongStatus": question})
 
     def expire_job(self, job_id: JobId) -> ContractCall[None]:
         """Close a job whose deadline has passed."""

@@ -1,183 +1,44 @@
 """
-JSON-RPC over one WebSocket connection to a node, for any number of threads.
+JSON-RPC to a node over one WebSocket connection at a time, for any number of threads.
 
-A thread of the connection's own reads what comes, so that requests and subscriptions of several
-threads share it. Every wait has a time-out. A connection that is lost, silent for too long, or
-says what is no JSON-RPC is closed, everybody who waits on it is told, and the next request
-connects again, after a pause that grows while connecting fails.
+Every wait has a time-out. When the connection is lost the next request connects again; attempts
+that follow each other closely are further and further apart.
 """
 
 import contextlib
-import itertools
-import json
-import queue
-import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from socket import SO_SNDTIMEO, SOL_SOCKET
+from collections.abc import Callable, Iterator, Sequence
+from urllib.parse import urlsplit
 
 import websocket
 
-from orchestrator.errors import ChainError, ChainUnavailableError, ConfigError
+from orchestrator.chain.answers import shown
+from orchestrator.chain.link import Link, Request, RpcError, Subscription
+from orchestrator.errors import ChainUnavailableError, ConfigError
 
 __all__ = ["RpcConnection", "RpcError", "Subscription"]
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
-_SEND_SECONDS = 20
-_LOST = object()
+_SHORTEST_SECONDS = 0.1
+_NO_CONNECTION = (OSError, ValueError, websocket.WebSocketException, ChainUnavailableError)
 
 
-class RpcError(ChainError):
-    """
-    The node answered a request with an error.
-
-    `code` is the JSON-RPC error code, `text` the message with its data.
-    """
-
-    def __init__(self, method: str, code: int, text: str) -> None:
-        super().__init__(f"the node refused {method}: {text} (code {code})")
-        self.code = code
-        self.text = text
-
-
-class Subscription:
-    """What the node sends after a request; `get` waits for the next of it."""
-
-    def __init__(self) -> None:
-        self._items: queue.SimpleQueue[object] = queue.SimpleQueue()
-
-    def put(self, item: object) -> None:
-        """Hand on what came."""
-        self._items.put(item)
-
-    def end(self) -> None:
-        """Tell who waits that the connection is lost."""
-        self._items.put(_LOST)
-
-    def get(self, timeout_seconds: float) -> object:
-        """
-        Return the next item, `None` when nothing comes in time.
-
-        Raises:
-            ChainUnavailableError: The connection is lost.
-        """
-        try:
-            item = self._items.get(timeout=timeout_seconds)
-        except queue.Empty:
-            return None
-        if item is _LOST:
-            self.end()
-            raise ChainUnavailableError("the connection to the node was lost")
-        return item
-
-
-class _Link:
-    """One connection from opening to losing it."""
-
-    def __init__(self, url: str, timeout_seconds: float) -> None:
-        # A node that reads no more must not keep whoever sends for ever.
-        send_timeout = (SOL_SOCKET, SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
-        self._socket = websocket.create_connection(
-            url, timeout=timeout_seconds, enable_multithread=True, sockopt=(send_timeout,)
-        )
-        self._send_lock = threading.Lock()
-        self._lock = threading.Lock()
-        self._waiting: dict[int, tuple[Future[object], Subscription | None]] = {}
-        self._subscriptions: dict[object, Subscription] = {}
-        self._early: dict[object, list[object]] = {}
-        self.is_lost = False
-        # The reader waits for as long as it takes: who asked has a time-out of its own.
-        self._socket.settimeout(None)
-        self._thread = threading.Thread(target=self._read, name="node", daemon=True)
-        self._thread.start()
-
-    def send(
-        self, number: int, method: str, params: Sequence[object], into: Subscription | None
-    ) -> "Future[object]":
-        """Send a request and return what will be its answer."""
-        future: Future[object] = Future()
-        with self._lock:
-            if self.is_lost:
-                raise ChainUnavailableError("the connection to the node was lost")
-            self._waiting[number] = (future, into)
-        request = {"jsonrpc": "2.0", "id": number, "method": method, "params": list(params)}
-        try:
-            with self._send_lock:
-                self._socket.send(json.dumps(request))
-        except (OSError, websocket.WebSocketException) as error:
-            self.lose()
-            raise ChainUnavailableError(f"the connection to the node was lost: {error}") from error
-        return future
-
-    def forget(self, number: int) -> None:
-        """Stop waiting for an answer."""
-        with self._lock:
-            self._waiting.pop(number, None)
-
-    def drop(self, subscription: Subscription) -> object | None:
-        """Take a subscription off the list, and return what the node calls it."""
-        with self._lock:
-            for key, found in list(self._subscriptions.items()):
-                if found is subscription:
-                    del self._subscriptions[key]
-                    return key
-        return None
-
-    def lose(self) -> None:
-        """Close the connection and tell everybody who waits."""
-        with self._lock:
-            self.is_lost = True
-            waiting, subscriptions = self._waiting, self._subscriptions
-            self._waiting, self._subscriptions = {}, {}
-        with contextlib.suppress(OSError, websocket.WebSocketException):
-            self._socket.shutdown()  # type: ignore[no-untyped-call]  # websocket-client's only one
-        for future, _ in waiting.values():
-            future.set_exception(ChainUnavailableError("the connection to the node was lost"))
-        for subscription in subscriptions.values():
-            subscription.end()
-
-    def _read(self) -> None:
-        # Whatever is wrong with what comes, the connection can't be trusted any more.
-        with contextlib.suppress(OSError, ValueError, websocket.WebSocketException):
-            while message := self._socket.recv():
-                self._take(json.loads(message))
-        self.lose()
-
-    def _take(self, message: object) -> None:
-        if not isinstance(message, dict):
-            raise TypeError if message is None else ValueError
-        if "id" in message:
-            self._answer(message)
-        elif isinstance(message.get("params"), dict):
-            key, item = message["params"].get("subscription"), message["params"].get("result")
-            with self._lock:
-                subscription = self._subscriptions.get(key)
-            if subscription is not None:
-                subscription.put(item)
-
-    def _answer(self, message: dict[str, object]) -> None:
-        with self._lock:
-            number = message["id"]
-            found = self._waiting.pop(number, None) if isinstance(number, int) else None
-            if found is None:
-                return  # given up, or answered before
-            future, subscription = found
-            if subscription is not None and "error" not in message:
-                # Before the reader goes on: what it is about may follow at once.
-                self._subscriptions[message.get("result")] = subscription
-        future.set_result(message)
+def _prepare_nothing(link: Link, deadline: float) -> None:
+    del link, deadline
 
 
 class RpcConnection:
     """
     Requests and subscriptions to the node at a `ws://` or `wss://` URL.
 
-    *timeout_seconds* bounds each request, connecting again included. *on_connect* is called
-    after every connecting, to subscribe again; `generation` counts them.
+    *timeout_seconds* bounds each request, connecting again included; a connection that is silent
+    for half of it is lost. *on_connect* prepares each new connection before anybody else uses it;
+    `generation` counts them.
+
+    Raises:
+        ConfigError: The URL is of another form.
     """
 
     def __init__(
@@ -185,44 +46,52 @@ class RpcConnection:
         url: str,
         *,
         timeout_seconds: float = 20.0,
-        on_connect: Callable[[], None] = lambda: None,
+        on_connect: Callable[[Link, float], None] = _prepare_nothing,
     ) -> None:
-        if not url.startswith(("ws://", "wss://")) or url[-2:] == "//":
-            raise ConfigError(f"chain: {url!r} is not of the form ws://HOST:PORT or wss://HOST")
-        self.url = url
+        self._url = url
+        self.name = _name(url)
         self._timeout = timeout_seconds
         self._on_connect = on_connect
-        self._lock = threading.RLock()
-        self._link: _Link | None = None
-        self._is_closed = False
+        self._lock = threading.Lock()
+        self._link: Link | None = None
+        self._closed = threading.Event()
         self._pause = 0.0
-        self._not_before = 0.0
-        self._numbers = itertools.count(1)
+        self._not_before = time.monotonic()
+        self._failure = "no connection in time"
         self.generation = 0
 
-    def request(self, method: str, *params: object, timeout_seconds: float | None = None) -> object:
+    def open(self) -> None:
         """
-        Return the node's answer; a lost connection is made anew and the request sent again.
+        Connect now, in one attempt: whoever starts wants to hear of a wrong address at once.
+
+        Raises:
+            ChainUnavailableError: There is no connection.
+        """
+        self._connected(time.monotonic() + self._timeout, is_patient=False)
+
+    def ensure_connected(self) -> None:
+        """Connect again if the connection is lost; raises as `request`."""
+        self._connected(time.monotonic() + self._timeout)
+
+    def request(self, method: str, *params: object) -> object:
+        """
+        Return the node's answer; when the connection is lost meanwhile, of another connection.
 
         Raises:
             RpcError: The node answered with an error.
             ChainUnavailableError: It did not answer in time.
         """
-        return self.request_all([(method, params)], timeout_seconds=timeout_seconds)[0]
+        return self.request_all([(method, params)])[0]
 
-    def request_all(
-        self,
-        requests: Sequence[tuple[str, Sequence[object]]],
-        *,
-        timeout_seconds: float | None = None,
-    ) -> list[object]:
+    def request_all(self, requests: Sequence[Request]) -> list[object]:
         """Send all requests before waiting for the first answer; else as `request`."""
-        deadline = time.monotonic() + (timeout_seconds or self._timeout)
+        deadline = time.monotonic() + self._timeout
         while True:
+            link = self._connected(deadline)
             try:
-                return self._request_all(requests, deadline)
+                return link.request_all(requests, deadline=deadline)
             except ChainUnavailableError:
-                if self._is_closed or time.monotonic() >= deadline:
+                if self._closed.is_set() or time.monotonic() >= deadline:
                     raise
 
     def request_once(
@@ -235,114 +104,95 @@ class RpcConnection:
         """
         deadline = time.monotonic() + self._timeout
         link = self._connected(deadline)
-        return self._send(link, method, params, deadline, into)
-
-    def subscribe(self, method: str, *params: object) -> Subscription:
-        """Return a subscription; it ends with the connection."""
-        subscription = Subscription()
-        self.request_once(method, *params, into=subscription)
-        return subscription
+        return link.request_all([(method, params)], deadline=deadline, into=[into])[0]
 
     def unsubscribe(self, method: str, subscription: Subscription) -> None:
-        """End a subscription; whether the node hears of it does not matter."""
-        link = self._link
-        key = None if link is None else link.drop(subscription)
-        if link is not None and key is not None:
-            with contextlib.suppress(ChainUnavailableError):
-                number = next(self._numbers)
-                link.send(number, method, [key], None)
-                link.forget(number)
-
-    def lose(self) -> None:
-        """Give the connection up, because it is of no use any more."""
+        """End a subscription that the node has not ended."""
         if self._link is not None:
-            self._link.lose()
+            self._link.unsubscribe(method, subscription)
+
+    def forget(self, subscription: Subscription) -> None:
+        """Take note that the node has ended a subscription."""
+        if self._link is not None:
+            self._link.drop(subscription)
+
+    def pause(self, seconds: float) -> None:
+        """Wait, and not any longer once the connection is closed."""
+        self._closed.wait(max(0.0, seconds))
 
     def close(self) -> None:
         """Close the connection for good."""
-        self._is_closed = True
-        self.lose()
+        self._closed.set()
+        link = self._link
+        if link is not None:
+            link.close()
 
-    def _request_all(
-        self, requests: Sequence[tuple[str, Sequence[object]]], deadline: float
-    ) -> list[object]:
-        link = self._connected(deadline)
-        sent = []
-        for method, params in requests:
-            number = next(self._numbers)
-            sent.append((number, method, link.send(number, method, params, None)))
-        return [
-            self._wait(link, number, method, future, deadline) for number, method, future in sent
-        ]
+    def _connected(self, deadline: float, *, is_patient: bool = True) -> Link:
+        link = self._link
+        if link is not None and not link.is_lost:
+            return link
+        with self._turn(deadline):
+            link = self._link  # another thread may have connected meanwhile
+            if link is None or link.is_lost:
+                link = self._connect(deadline, is_patient=is_patient)
+                self._link = link
+                self.generation += 1
+            if self._closed.is_set():
+                link.close()
+                raise self._unreachable("the connection is closed")
+            return link
 
-    def _send(
-        self,
-        link: _Link,
-        method: str,
-        params: Sequence[object],
-        deadline: float,
-        into: Subscription | None,
-    ) -> object:
-        number = next(self._numbers)
-        future = link.send(number, method, params, into)
-        return self._wait(link, number, method, future, deadline)
-
-    def _wait(
-        self, link: _Link, number: int, method: str, future: "Future[object]", deadline: float
-    ) -> object:
+    @contextlib.contextmanager
+    def _turn(self, deadline: float) -> Iterator[None]:
+        """Let one thread connect; the others wait for it."""
+        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise self._unreachable("another thread is still trying")
         try:
-            message = future.result(timeout=max(0.0, deadline - time.monotonic()))
-        except FutureTimeoutError:
-            # Half open, or the node is stuck: the next request gets another connection.
-            link.forget(number)
-            link.lose()
-            raise ChainUnavailableError(
-                f"the node at {self.url} did not answer {method} within {self._timeout:g} s"
-            ) from None
-        if not isinstance(message, dict):  # unreachable: the reader checked it
-            raise ChainUnavailableError("the node's answer is not an object")
-        if "error" in message:
-            raise _error(method, message["error"])
-        return message.get("result")
+            yield
+        finally:
+            self._lock.release()
 
-    def _connected(self, deadline: float) -> _Link:
-        with self._lock:
-            if self._is_closed:
-                raise ChainUnavailableError("the connection to the node is closed")
-            if self._link is not None and not self._link.is_lost:
-                return self._link
-            link = self._connect(deadline)
-            self._link = link
-            self.generation += 1
-        self._on_connect()
+    def _connect(self, deadline: float, *, is_patient: bool) -> Link:
+        """Return a prepared connection, pausing between attempts, until the deadline."""
+        while True:
+            now = time.monotonic()
+            if now > self._not_before + _LONGEST_PAUSE_SECONDS:
+                self._pause = 0.0  # the last attempt is long ago
+            self.pause(min(self._not_before, deadline) - now)
+            if self._closed.is_set():
+                raise self._unreachable("the connection is closed")
+            if time.monotonic() >= deadline:
+                raise self._unreachable(self._failure)
+            self._pause = min(_LONGEST_PAUSE_SECONDS, self._pause * 2 or _FIRST_PAUSE_SECONDS)
+            self._not_before = time.monotonic() + self._pause
+            try:
+                return self._attempt(deadline)
+            except _NO_CONNECTION as error:
+                self._failure = shown(error)
+                if not is_patient:
+                    raise self._unreachable(self._failure) from error
+
+    def _attempt(self, deadline: float) -> Link:
+        rest = max(_SHORTEST_SECONDS, deadline - time.monotonic())
+        link = Link(self._url, name=self.name, open_seconds=rest, silent_seconds=self._timeout / 2)
+        try:
+            self._on_connect(link, deadline)
+        except BaseException:
+            link.close()
+            raise
         return link
 
-    def _connect(self, deadline: float) -> _Link:
-        """Connect, pausing between attempts, until the deadline."""
-        while True:
-            rest = deadline - time.monotonic()
-            pause = max(0.0, self._not_before - time.monotonic())
-            if rest <= pause:
-                time.sleep(max(0.0, rest))
-                raise ChainUnavailableError(f"the node at {self.url} can't be reached")
-            time.sleep(pause)
-            try:
-                link = _Link(self.url, max(0.1, deadline - time.monotonic()))
-            except (OSError, ValueError, websocket.WebSocketException) as error:
-                self._pause = min(_LONGEST_PAUSE_SECONDS, self._pause * 2 or _FIRST_PAUSE_SECONDS)
-                self._not_before = time.monotonic() + self._pause
-                if time.monotonic() + self._pause >= deadline:
-                    raise ChainUnavailableError(
-                        f"the node at {self.url} can't be reached: {error}"
-                    ) from error
-            else:
-                self._pause = 0.0
-                return link
+    def _unreachable(self, reason: str) -> ChainUnavailableError:
+        return ChainUnavailableError(f"the node at {self.name} can't be reached: {reason}")
 
 
-def _error(method: str, error: object) -> RpcError:
-    if not isinstance(error, dict):
-        return RpcError(method, 0, str(error))
-    code, data = error.get("code"), error.get("data")
-    text = str(error.get("message", "")) + (f": {data}" if data else "")
-    return RpcError(method, code if isinstance(code, int) else 0, text)
+def _name(url: str) -> str:
+    """Return scheme, host and port alone: the rest of a URL may be somebody's key."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not url.startswith(("ws://", "wss://")) or not host:
+        raise ConfigError(f"chain: {url!r} is not of the form ws://HOST:PORT or wss://HOST")
+    return f"{parts.scheme}://{host}" + (f":{port}" if port else "")

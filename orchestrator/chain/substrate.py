@@ -12,9 +12,8 @@ call is done when its block is final; reads and events are of finalized blocks.
   settled by the contract's events in the block (`ContractCall.settle`).
 """
 
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import TypeVar
 
@@ -29,11 +28,20 @@ from orchestrator.chain import (
     EventPage,
     Receipt,
 )
+from orchestrator.chain.answers import hex_bytes, hex_text
+from orchestrator.chain.contracts_api import DryRun
+from orchestrator.chain.dry_runs import DryRuns, refusal_of
 from orchestrator.chain.extrinsics import Sender
-from orchestrator.chain.heads import Heads
-from orchestrator.chain.node_blocks import Blocks, Item, Outcome, parse_version, text
-from orchestrator.chain.rpc import RpcConnection, RpcError
-from orchestrator.chain.runtime import Call, DispatchFailure, DryRun, Runtime, RuntimeVersion
+from orchestrator.chain.node import Node
+from orchestrator.chain.node_blocks import Blocks, Item, Outcome
+from orchestrator.chain.pallet_calls import (
+    REMARK,
+    call_of,
+    deployment_of,
+    limited_deposit,
+    upload_of,
+)
+from orchestrator.chain.runtime import Call
 from orchestrator.chain.spending import SpendingLimits
 from orchestrator.errors import (
     ChainError,
@@ -42,7 +50,6 @@ from orchestrator.errors import (
     ContractError,
     ContractTrappedError,
     InputError,
-    InsufficientFundsError,
 )
 from orchestrator.models import Account
 
@@ -50,7 +57,7 @@ __all__ = ["SubstrateChain"]
 
 T = TypeVar("T")
 
-_ZERO = bytes(32)
+_NOBODY = bytes(32)
 # Refusals that another block's time may turn.
 _TIME_DEPENDENT = frozenset(
     {
@@ -64,14 +71,11 @@ _TIME_DEPENDENT = frozenset(
 )
 _OLD_BLOCK_MS = 10_000
 _ATTEMPTS = 3
-_SILENCE_SECONDS = 5.0
-_LONG_NONCE = (1 << 32) - 1
-# What changes between the dry run and the block may cost a little more.
-_GAS_MARGIN_PERCENT = 20
-_DEPOSIT_MARGIN_PERCENT = 10
 # The state has changed since the dry run so that its limits do not do.
 _LIMITS_EXCEEDED = frozenset({"OutOfGas", "StorageDepositLimitExhausted"})
-_NO_FUNDS = frozenset({"FundsUnavailable", "StorageDepositNotEnoughFunds", "BelowMinimum"})
+
+# What a call that was sent came to; `None` for one that is to be tried again.
+_Made = Receipt[T] | ContractError | None
 
 
 def _wall_clock() -> int:
@@ -102,76 +106,20 @@ class SubstrateChain:
     ) -> None:
         self._clock = clock
         self._spending = spending
-        self._lock = threading.Lock()
-        self._runtimes: dict[RuntimeVersion, Runtime] = {}
-        self._version: RuntimeVersion | None = None
-        self._genesis: bytes | None = None
-        self._rpc = RpcConnection(url, timeout_seconds=timeout_seconds, on_connect=self._connected)
-        self._heads = Heads(self._rpc)
-        self._blocks = Blocks(self._rpc, runtime=self._runtime, runtime_of=self._runtime_of)
-        self._sender = Sender(
-            self._rpc,
-            self._heads,
-            runtime=self._runtime,
-            forget_runtime=self._forget_runtime,
-            finality_seconds=finality_seconds,
-            silence_seconds=min(_SILENCE_SECONDS, timeout_seconds / 4),
-        )
+        self._node = Node(url, timeout_seconds=timeout_seconds)
+        self._blocks = Blocks(self._node)
+        self._dry_runs = DryRuns(self._node)
+        self._sender = Sender(self._node, finality_seconds=finality_seconds)
         try:
-            self._heads.check()
-            self._runtime()
+            self._node.open()
         except BaseException:
             self.close()
             raise
 
-    def _connected(self) -> None:
-        genesis = _hash(self._rpc.request_once("chain_getBlockHash", 0))
-        if self._genesis not in (None, genesis):
-            self.close()
-            raise ChainMismatchError(f"the node at {self._rpc.url} is on another chain now")
-        self._genesis = genesis
-        self._forget_runtime()
-        self._heads.subscribe()
-
     @property
     def genesis_hash(self) -> bytes:
         """The chain's identity."""
-        if self._genesis is None:
-            raise ChainUnavailableError("the node has not told its genesis hash")
-        return self._genesis
-
-    # The runtime.
-
-    def _runtime(self) -> Runtime:
-        with self._lock:
-            version = self._version
-            known = None if version is None else self._runtimes.get(version)
-        if known is not None:
-            return known
-        head = self._heads.finalized
-        version = parse_version(self._rpc.request("state_getRuntimeVersion"))
-        runtime = self._runtime_of(version, head.hash)
-        with self._lock:
-            self._version = version
-        return runtime
-
-    def _runtime_of(self, version: RuntimeVersion, block_hash: bytes) -> Runtime:
-        with self._lock:
-            known = self._runtimes.get(version)
-        if known is None:
-            known = Runtime(
-                version,
-                genesis_hash=self.genesis_hash,
-                block_hash=block_hash,
-                request=self._rpc.request,
-            )
-            with self._lock:
-                self._runtimes[version] = known
-        return known
-
-    def _forget_runtime(self) -> None:
-        with self._lock:
-            self._version = None
+        return self._node.genesis_hash
 
     # Putting code on the chain.
 
@@ -187,12 +135,10 @@ class SubstrateChain:
             ContractTrappedError: The constructor trapped.
             InsufficientFundsError: The account can't pay.
         """
-        dry = self._dry_deploy(code, constructor, signer.account_id, salt)
-        call = self._deploy_call(code, constructor, salt, dry)
-        outcome = self._send(call, signer, deposit=max(0, dry.deposit))
-        (item,) = outcome.items
-        if item.failure is not None:
-            raise self._refusal(item.failure, constructor)
+        dry = self._dry_runs.deployment(code, constructor, signer.account_id, salt)
+        call = deployment_of(code, constructor, salt, dry)
+        outcome = self._send(call, signer, deposit=limited_deposit(dry.deposit))
+        item = _only_item(outcome, constructor)
         return Deployment(
             contract=_instantiated(item),
             code_hash=_code_hash(code),
@@ -209,9 +155,9 @@ class SubstrateChain:
 
         Raises: as `deploy`.
         """
-        dry = self._dry_deploy(code, constructor, deployer, salt)
-        call = self._deploy_call(code, constructor, salt, dry)
-        return Estimate(value=None, cost=self._cost(call, dry, deployer))
+        dry = self._dry_runs.deployment(code, constructor, deployer, salt)
+        call = deployment_of(code, constructor, salt, dry)
+        return Estimate(value=None, cost=self._dry_runs.cost(call, dry, deployer))
 
     def upload(self, code: bytes, *, signer: Account) -> bytes:
         """
@@ -221,61 +167,17 @@ class SubstrateChain:
             InputError: The code is refused.
             InsufficientFundsError: The account can't pay.
         """
-        runtime = self._runtime()
-        arguments = runtime.upload_arguments(signer.account_id, code)
-        found = runtime.decode_upload(self._state_call("ContractsApi_upload_code", arguments))
-        if isinstance(found, DispatchFailure):
-            raise self._refusal(found, None)
-        code_hash, deposit = found
-        call = Call(
-            pallet="Contracts",
-            function="upload_code",
-            arguments={
-                "code": _lossless(code),
-                "storage_deposit_limit": _with_margin(deposit, _DEPOSIT_MARGIN_PERCENT),
-                "determinism": "Enforced",
-            },
-        )
-        (item,) = self._send(call, signer, deposit=deposit).items
-        if item.failure is not None:
-            raise self._refusal(item.failure, None)
+        code_hash, deposit = self._dry_runs.upload(code, signer.account_id)
+        call = upload_of(code, deposit)
+        _only_item(self._send(call, signer, deposit=limited_deposit(deposit)), None)
         return code_hash
-
-    def _dry_deploy(
-        self, code: bytes, constructor: ContractCall[None], deployer: bytes, salt: bytes
-    ) -> DryRun:
-        runtime = self._runtime()
-        arguments = runtime.instantiate_arguments(deployer, code, constructor.data, salt)
-        raw = self._state_call("ContractsApi_instantiate", arguments)
-        dry = runtime.decode_instantiate(raw)
-        if dry.failure is not None:
-            raise self._refusal(dry.failure, constructor)
-        _value(constructor, dry)
-        return dry
-
-    def _deploy_call(
-        self, code: bytes, constructor: ContractCall[None], salt: bytes, dry: DryRun
-    ) -> Call:
-        return Call(
-            pallet="Contracts",
-            function="instantiate_with_code",
-            arguments={
-                "value": 0,
-                **_limits(dry),
-                "code": _lossless(code),
-                "data": _lossless(constructor.data),
-                "salt": _lossless(salt),
-            },
-        )
 
     def code_hash(self, contract: bytes) -> bytes | None:
         """Return the hash of the code that *contract* runs."""
-        runtime = self._runtime()
-        found = self._storage("Contracts", "ContractInfoOf", contract)
-        if found is None:
+        info = self._stored("Contracts", "ContractInfoOf", contract)
+        if info is None:
             return None
-        info = runtime.decode_storage("Contracts", "ContractInfoOf", found)
-        code_hash = info.get("code_hash") if isinstance(info, dict) else None
+        code_hash = info.get("code_hash")
         if not isinstance(code_hash, bytes):
             raise ChainMismatchError("the runtime's contracts have no code hash")
         return code_hash
@@ -284,17 +186,22 @@ class SubstrateChain:
 
     def dry_run(self, call: ContractCall[T], *, caller: bytes) -> T:
         """Return what the call would return on top of the best block, changing nothing."""
-        return _value(call, self._dry_call(call, caller))
+        return self._dry_runs.call(call, caller)[0]
 
     def estimate(self, call: ContractCall[T], *, caller: bytes) -> Estimate[T]:
         """Return what the call would return and cost on top of the best block."""
-        dry = self._dry_call(call, caller)
-        value = _value(call, dry)
-        return Estimate(value=value, cost=self._cost(_contract_call(call, dry), dry, caller))
+        value, dry = self._dry_runs.call(call, caller)
+        return Estimate(value=value, cost=self._dry_runs.cost(call_of(call, dry), dry, caller))
 
     def read(self, call: ContractCall[T]) -> T:
         """Return what a read message returns at the finalized head."""
-        return _value(call, self._dry_call(call, _ZERO, at=self._heads.finalized.hash))
+        while True:
+            generation = self._node.rpc.generation
+            head = self._node.heads.finalized
+            value, _ = self._dry_runs.call(call, _NOBODY, at=head.hash)
+            if self._node.rpc.generation == generation:
+                return value
+            # The connection was made anew meanwhile, and the head may be an old one.
 
     def call(self, call: ContractCall[T], *, signer: Account) -> Receipt[T]:
         """
@@ -317,127 +224,105 @@ class SubstrateChain:
         """
         Make the calls in one transaction; each is refused by itself, before or in the block.
 
-        Raises: as `call`.
+        One of several that traps in the block is refused by the name of the chain's error.
+
+        Raises:
+            ContractTrappedError: One would trap: none was sent. Or the only one trapped.
+            ChainError: as `call`.
         """
-        results: list[Receipt[T] | ContractError | None] = [None] * len(calls)
-        open_calls = list(range(len(calls)))
+        results: dict[int, Receipt[T] | ContractError] = {}
         for _ in range(_ATTEMPTS):
-            foreseen = self._foresee([calls[at] for at in open_calls], signer)
+            rest = [at for at in range(len(calls)) if at not in results]
+            foreseen = self._foresee([calls[at] for at in rest], signer)
             sent: list[tuple[int, T, DryRun]] = []
-            for at, found in zip(open_calls, foreseen, strict=True):
+            for at, found in zip(rest, foreseen, strict=True):
                 if isinstance(found, ContractError):
                     results[at] = found
                 else:
                     sent.append((at, *found))
-            open_calls = []
             if sent:
-                for at, result in self._make(calls, sent, signer):
-                    results[at] = result
-                    if result is None:
-                        open_calls.append(at)
-            if not open_calls:
-                return [result for result in results if result is not None]
-        raise ContractTrappedError(
-            f"{calls[open_calls[0]].label}: needs more gas or deposit than its dry run each time"
-        )
+                made = self._make(calls, sent, signer)
+                results.update((at, one) for at, one in made if one is not None)
+            if len(results) == len(calls):
+                return [results[at] for at in range(len(calls))]
+        for at, call in enumerate(calls):
+            if at not in results:
+                words = f"{call.label}: needs more gas or deposit than its dry run each time"
+                if len(calls) == 1:
+                    raise ContractTrappedError(words)
+                results[at] = ContractError("OutOfGas", words)
+        return [results[at] for at in range(len(calls))]
 
     def _foresee(
         self, calls: Sequence[ContractCall[T]], signer: Account
     ) -> list[tuple[T, DryRun] | ContractError]:
         """Dry-run the calls, in a new block if the time of the last one may be why."""
-        found = self._dry_run_all(calls, signer.account_id)
+        found = self._dry_runs.calls(calls, signer.account_id)
         refusals = [
             (call, one)
             for call, one in zip(calls, found, strict=True)
             if isinstance(one, ContractError)
         ]
-        if any(_depends_on_time(call, error) for call, error in refusals) and self._is_behind():
-            self._send(Call(pallet="System", function="remark", arguments={"remark": "0x"}), signer)
-            found = self._dry_run_all(calls, signer.account_id)
-        return found
+        if not refusals or not self._is_behind():
+            return found
+        if not any(self._depends_on_time(call, error) for call, error in refusals):
+            return found
+        self._send(REMARK, signer)
+        return self._dry_runs.calls(calls, signer.account_id)
 
-    def _dry_run_all(
-        self, calls: Sequence[ContractCall[T]], caller: bytes
-    ) -> list[tuple[T, DryRun] | ContractError]:
-        runtime = self._runtime()
-        answers = self._rpc.request_all(
-            [
-                (
-                    "state_call",
-                    (
-                        "ContractsApi_call",
-                        runtime.call_arguments(caller, call.contract, call.data),
-                    ),
-                )
-                for call in calls
-            ]
-        )
-        found: list[tuple[T, DryRun] | ContractError] = []
-        for call, answer in zip(calls, answers, strict=True):
-            dry = self._checked(call, runtime.decode_call(_bytes(answer)))
-            try:
-                found.append((_value(call, dry), dry))
-            except ContractError as error:
-                found.append(error)
-        return found
+    def _depends_on_time(self, call: ContractCall[object], error: ContractError) -> bool:
+        question = call.turned_by_time.get(error.variant)
+        if question is not None:
+            return self._dry_runs.call(question, _NOBODY)[0]
+        return error.variant in _TIME_DEPENDENT
 
     def _make(
         self,
         calls: Sequence[ContractCall[T]],
         sent: Sequence[tuple[int, T, DryRun]],
         signer: Account,
-    ) -> list[tuple[int, Receipt[T] | ContractError | None]]:
-        """Send calls that were foreseen to succeed; `None` is for those to be tried again."""
-        pallet_calls = [_contract_call(calls[at], dry) for at, _, dry in sent]
-        call = pallet_calls[0] if len(sent) == 1 else self._runtime().batch(pallet_calls)
-        deposit = sum(max(0, dry.deposit) for _, _, dry in sent)
+    ) -> list[tuple[int, _Made[T]]]:
+        """Send calls that were foreseen to succeed."""
+        pallet_calls = [call_of(calls[at], dry) for at, _, dry in sent]
+        call = pallet_calls[0] if len(sent) == 1 else self._node.runtime().batch(pallet_calls)
+        deposit = sum(limited_deposit(dry.deposit) for _, _, dry in sent)
         outcome = self._send(call, signer, deposit=deposit, calls=len(sent))
         if len(outcome.items) != len(sent):
             # The transaction failed as a whole, which a batch does for want of weight alone.
             failure = outcome.items[-1].failure if outcome.items else None
             raise ChainError(f"the transaction failed in its block: {failure}")
-        results: list[tuple[int, Receipt[T] | ContractError | None]] = []
+        made: list[tuple[int, _Made[T]]] = []
         share, rest = divmod(outcome.fee, len(sent))
         for place, ((at, value, _), item) in enumerate(zip(sent, outcome.items, strict=True)):
-            fee = share + (rest if place == 0 else 0)
-            results.append((at, self._receipt(calls[at], value, item, outcome, fee, signer)))
-        return results
+            if item.failure is None:
+                fee = share + (rest if place == 0 else 0)
+                made.append((at, _receipt(calls[at], value, item, outcome, fee)))
+            elif item.failure.name in _LIMITS_EXCEEDED:
+                made.append((at, None))
+            elif item.failure.name == "ContractReverted":
+                made.append((at, self._why(calls[at], signer, outcome.block)))
+            elif len(calls) == 1:
+                raise refusal_of(item.failure, calls[at])
+            else:
+                made.append((at, ContractError(item.failure.name, calls[at].label)))
+        return made
 
-    def _receipt(
-        self,
-        call: ContractCall[T],
-        foreseen: T,
-        item: Item,
-        outcome: Outcome,
-        fee: int,
-        signer: Account,
-    ) -> Receipt[T] | ContractError | None:
-        if item.failure is None:
-            own = tuple(event for event in item.events if event.contract == call.contract)
-            return Receipt(
-                value=call.settle(foreseen, own),
-                events=item.events,
-                block=outcome.block,
-                fee=fee,
-                deposit=item.deposit,
-            )
-        if item.failure.name in _LIMITS_EXCEEDED:
-            return None
-        if item.failure.name != "ContractReverted":
-            raise self._refusal(item.failure, call)
-        # The block does not say why: ask what the contract would say now, and before.
-        for at in (outcome.block.hash, None):
+    def _why(self, call: ContractCall[T], signer: Account, block: Block) -> ContractError:
+        """Return why a call was refused in a block, which does not say it."""
+        for at in (block.hash, None):
             try:
-                _value(call, self._dry_call(call, signer.account_id, at=at))
+                self._dry_runs.call(call, signer.account_id, at)
             except ContractError as error:
                 return error
+            except ChainError:
+                continue  # nobody knows then: others of the batch have their results
         return ContractError("Reverted", f"{call.label}: in its block, and it would not now")
 
     def _send(self, call: Call, signer: Account, *, deposit: int = 0, calls: int = 1) -> Outcome:
         """Send a call of *calls* calls that may hold *deposit* planck."""
         if self._spending is None:
             return self._outcome(call, signer)
-        fee = self._fee(call, signer.account_id)
+        fee = self._dry_runs.fee(call, signer.account_id)
         cost = Cost(fee=fee, deposit=deposit, ref_time=0, proof_size=0)
         reservation = self._spending.reserve(cost, calls=calls)
         try:
@@ -452,70 +337,49 @@ class SubstrateChain:
 
     def _outcome(self, call: Call, signer: Account) -> Outcome:
         included = self._sender.send(call, signer=signer)
-        return self._blocks.outcome(included, signer.account_id)
-
-    def _dry_call(self, call: ContractCall[T], caller: bytes, at: bytes | None = None) -> DryRun:
-        runtime = self._runtime()
-        arguments = runtime.call_arguments(caller, call.contract, call.data)
-        return self._checked(
-            call, runtime.decode_call(self._state_call("ContractsApi_call", arguments, at))
-        )
-
-    def _checked(self, call: ContractCall[T], dry: DryRun) -> DryRun:
-        if dry.failure is not None:
-            raise self._refusal(dry.failure, call)
-        return dry
-
-    def _cost(self, call: Call, dry: DryRun, account: bytes) -> Cost:
-        return Cost(
-            fee=self._fee(call, account),
-            deposit=dry.deposit,
-            ref_time=dry.consumed.ref_time,
-            proof_size=dry.consumed.proof_size,
-        )
-
-    def _fee(self, call: Call, account: bytes) -> int:
-        """Return the most that the fee can be, in planck."""
-        # A nonce of full length: the real one is not longer, and a byte costs next to nothing.
-        twin = self._runtime().unsigned_size_twin(call, account_id=account, nonce=_LONG_NONCE)
         try:
-            info = self._rpc.request("payment_queryInfo", text(twin))
-        except RpcError as error:
-            raise ChainError(f"the node can't tell the fee: {error}") from error
-        fee = info.get("partialFee") if isinstance(info, dict) else None
-        if not isinstance(fee, str):
-            raise ChainMismatchError("the node told a fee of unknown form")
-        return int(fee, 0)
+            return self._blocks.outcome(included, signer.account_id)
+        except ChainError as error:
+            raise ChainUnavailableError(
+                f"what was sent is in block {included.header.number}, and what it came to is not"
+                f" known: {error}"
+            ) from error
 
     def _is_behind(self) -> bool:
-        best = self._blocks.block(self._heads.best)
+        best = self._blocks.block(self._node.heads.best)
         return self._clock() - best.timestamp > _OLD_BLOCK_MS
 
     # Reading.
 
     def events(self, contract: bytes, *, after: Cursor, limit: int = 1_000) -> EventPage:
-        """Return events of *contract* after the cursor; it looks through at most 1,024 blocks."""
+        """
+        Return events of *contract* after the cursor; it looks through at most 1,024 blocks.
+
+        Raises:
+            PrunedStateError: The node has no longer the state of these blocks.
+        """
         if limit < 1:
             raise InputError(f"limit: {limit} is not a positive number")
-        return self._blocks.events(contract, self._heads.finalized, after=after, limit=limit)
+        return self._blocks.events(contract, self._node.heads.finalized, after=after, limit=limit)
 
     def finalized_head(self) -> Block:
         """Return the last finalized block."""
-        return self._blocks.block(self._heads.finalized)
+        return self._blocks.block(self._node.heads.finalized)
 
     def now(self) -> int:
         """Return this machine's time (ms), or the best block's where that is later."""
-        return max(self._clock(), self._blocks.block(self._heads.best).timestamp)
+        return max(self._clock(), self._blocks.block(self._node.heads.best).timestamp)
 
     def account(self, account_id: bytes) -> AccountInfo:
         """Return an account's next nonce and its free balance, at the finalized head."""
-        found = self._storage("System", "Account", account_id)
-        if found is None:
+        info = self._stored("System", "Account", account_id)
+        if info is None:
             return AccountInfo(nonce=0, balance=0)
-        info = self._runtime().decode_storage("System", "Account", found)
-        if not isinstance(info, dict) or not isinstance(info.get("data"), dict):
-            raise ChainMismatchError("the runtime's accounts have no balance")
-        return AccountInfo(nonce=info["nonce"], balance=info["data"]["free"])
+        nonce, data = info.get("nonce"), info.get("data")
+        balance = data.get("free") if isinstance(data, dict) else None
+        if not isinstance(nonce, int) or not isinstance(balance, int):
+            raise ChainMismatchError("the runtime's accounts have no nonce or no balance")
+        return AccountInfo(nonce=nonce, balance=balance)
 
     def wait_for_pending(self, account_id: bytes, *, timeout_seconds: float) -> None:
         """
@@ -527,87 +391,44 @@ class SubstrateChain:
 
     def close(self) -> None:
         """Close the connection."""
-        self._rpc.close()
+        self._node.close()
 
-    def _storage(self, pallet: str, name: str, key: bytes) -> bytes | None:
-        at = text(self._heads.finalized.hash)
-        found = self._rpc.request(
-            "state_getStorage", self._runtime().storage_key(pallet, name, key), at
+    def _stored(self, pallet: str, name: str, key: bytes) -> Mapping[str, object] | None:
+        """Return what the finalized head has of a storage item that is a struct."""
+        runtime = self._node.runtime()
+        at = hex_text(self._node.heads.finalized.hash)
+        found = self._node.rpc.request(
+            "state_getStorage", runtime.storage_key(pallet, name, key), at
         )
-        return None if found is None else _bytes(found)
-
-    def _state_call(self, method: str, arguments: str, at: bytes | None = None) -> bytes:
-        block = [] if at is None else [text(at)]
-        try:
-            return _bytes(self._rpc.request("state_call", method, arguments, *block))
-        except RpcError as error:
-            raise ChainUnavailableError(str(error)) from error
-
-    @staticmethod
-    def _refusal(failure: DispatchFailure, call: ContractCall[T] | None) -> ChainError | InputError:
-        """Return the error of ours for what no code of the contract has decided."""
-        label = "the code" if call is None else call.label
-        if failure.name in _NO_FUNDS:
-            return InsufficientFundsError(f"{label}: the account can't pay the storage deposit")
-        if failure.pallet != "Contracts":
-            return ChainError(f"{label}: the chain refused: {failure}")
-        if failure.name == "ContractNotFound" and call is not None:
-            return ChainMismatchError(
-                f"{label}: there is no contract {text(call.contract)} on this chain"
-            )
-        if failure.name == "DuplicateContract":
-            return InputError("salt: the contract exists already")
-        if failure.name in ("CodeRejected", "CodeTooLarge"):
-            return InputError(f"the code is refused: {failure}")
-        return ContractTrappedError(f"{label}: {failure}")
+        if found is None:
+            return None
+        value = runtime.decode_storage(pallet, name, hex_bytes(found, "a storage item"))
+        if not isinstance(value, dict):
+            raise ChainMismatchError(f"the runtime's {pallet}.{name} has another form")
+        return value
 
 
-def _contract_call(call: ContractCall[T], dry: DryRun) -> Call:
-    return Call(
-        pallet="Contracts",
-        function="call",
-        arguments={
-            "dest": text(call.contract),
-            "value": 0,
-            **_limits(dry),
-            "data": _lossless(call.data),
-        },
+def _receipt(
+    call: ContractCall[T], foreseen: T, item: Item, outcome: Outcome, fee: int
+) -> Receipt[T]:
+    own = tuple(event for event in item.events if event.contract == call.contract)
+    return Receipt(
+        value=call.settle(foreseen, own),
+        events=item.events,
+        block=outcome.block,
+        fee=fee,
+        deposit=item.deposit,
     )
 
 
-def _limits(dry: DryRun) -> dict[str, object]:
-    return {
-        "gas_limit": {
-            "ref_time": _with_margin(dry.required.ref_time, _GAS_MARGIN_PERCENT),
-            "proof_size": _with_margin(dry.required.proof_size, _GAS_MARGIN_PERCENT),
-        },
-        "storage_deposit_limit": _with_margin(max(0, dry.deposit), _DEPOSIT_MARGIN_PERCENT),
-    }
-
-
-def _with_margin(amount: int, percent: int) -> int:
-    return amount + amount * percent // 100
-
-
-def _lossless(data: bytes) -> str:
-    """Return bytes as substrate-interface takes them and never for text."""
-    return text(data)
-
-
-def _depends_on_time(call: ContractCall[T], error: ContractError) -> bool:
-    # A job that is attested may be cancelled once it has waited long enough.
-    return error.variant in _TIME_DEPENDENT or (call.label, error.variant) == (
-        "cancel_job",
-        "WrongStatus",
-    )
-
-
-def _value(call: ContractCall[T], dry: DryRun) -> T:
-    """Return the decoded value; what reverted must hold a refusal."""
-    value = call.decode(dry.output)
-    if dry.reverted:
-        raise ChainMismatchError(f"{call.label}: the contract reverted and named no error")
-    return value
+def _only_item(outcome: Outcome, call: ContractCall[object] | None) -> Item:
+    """Return what the only call of a transaction came to, if it succeeded."""
+    if len(outcome.items) != 1:
+        raise ChainMismatchError("the chain does not tell what the transaction came to")
+    (item,) = outcome.items
+    if item.failure is not None:
+        raise refusal_of(item.failure, call)
+    return item
 
 
 def _instantiated(item: Item) -> bytes:
@@ -621,19 +442,3 @@ def _instantiated(item: Item) -> bytes:
 
 def _code_hash(code: bytes) -> bytes:
     return blake2b(code, digest_size=32).digest()
-
-
-def _hash(value: object) -> bytes:
-    found = _bytes(value)
-    if len(found) != 32:
-        raise ChainMismatchError("the node sent a hash that is not 32 bytes")
-    return found
-
-
-def _bytes(value: object) -> bytes:
-    try:
-        if isinstance(value, str) and value.startswith("0x"):
-            return bytes.fromhex(value[2:])
-    except ValueError:
-        pass
-    raise ChainMismatchError("the node sent something else than hex text")

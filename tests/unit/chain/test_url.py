@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.chain.url import open_chain
-from orchestrator.errors import ConfigError, InputError
+from orchestrator.errors import ChainUnavailableError, ConfigError, InputError
 
 
 def test_a_local_chain_is_a_file(tmp_path: Path) -> None:
@@ -32,8 +32,9 @@ def test_a_chain_is_not_made_by_accident(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("ws://127.0.0.1:9944", "nodes (ws://) are not in this release; only local:PATH"),
-        ("wss://node", "nodes (ws://) are not in this release; only local:PATH"),
+        ("ws://", "is not of the form ws://HOST:PORT or wss://HOST"),
+        ("wss://:9944", "is not of the form ws://HOST:PORT or wss://HOST"),
+        ("ws://127.0.0.1:99999", "is not of the form ws://HOST:PORT or wss://HOST"),
         ("http://127.0.0.1:9944", "is not of the form local:PATH"),
         ("dev.chain", "is not of the form local:PATH"),
         ("", "is not of the form local:PATH"),
@@ -44,3 +45,10 @@ def test_a_chain_is_not_made_by_accident(tmp_path: Path) -> None:
 def test_other_urls_are_refused(url: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(reason)):
         open_chain(url)
+
+
+def test_a_node_that_nobody_runs_is_named_at_once() -> None:
+    with pytest.raises(
+        ChainUnavailableError, match="the node at ws://127.0.0.1:1 can't be reached"
+    ):
+        open_chain("ws://127.0.0.1:1/a-key-that-nobody-is-shown")
