@@ -6,15 +6,18 @@ import typer
 
 from orchestrator.cli import (
     access,
+    chain,
     config,
     contract,
     demo,
+    doctor,
     jobs,
     keys,
     measurements,
     orchestrator,
     task,
     verify,
+    watch,
     worker,
     workers,
 )
@@ -61,10 +64,11 @@ def _root(
     """Confidential jobs on TEE workers, verified by the contract itself."""
 
 
-for _module in (demo, jobs, verify):
+for _module in (demo, jobs, watch, verify, doctor):
     _module.declare(app)
 
 for _name, _nouns in (
+    ("chain", chain.app),
     ("contract", contract.app),
     ("roles", access.roles),
     ("mode", access.mode),

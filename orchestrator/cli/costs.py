@@ -44,7 +44,7 @@ class Paid:
         }
 
     def words(self, *, returned: str = "") -> str:
-        """The sums for people, empty when nothing was paid; *returned* says when deposits are."""
+        """The sums for people, empty for none; *returned* says what returns a deposit."""
         parts = []
         if self.fee:
             parts.append(f"paid a fee of {planck(self.fee)}")

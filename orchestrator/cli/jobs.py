@@ -68,7 +68,8 @@ def submit(
 
     After a crash the same command finishes it; give --key to be safe always. With --wait the exit
     code tells how the job ended: 0 processed, 1 failed, cancelled or expired, 3 not ended yet.
-    On a chain with money it costs a fee, and a deposit that purge returns.
+    On a chain with money it costs a fee, and a deposit that comes back: the job's with purge, the
+    account's own with account release.
     """
     from orchestrator.models import TaskInput
 
@@ -85,7 +86,7 @@ def submit(
         return
     with session.output.progress("Sealing and submitting"):
         job_id = client.submit(task_input, workers=worker or None, ttl_ms=ttl_ms, key=key)
-    session.say_paid(returned=f" until it is purged: phala-jobs purge {job_id}")
+    session.say_paid(returned=f"; phala-jobs purge {job_id} and account release return it")
     document: dict[str, JsonValue] = {"job_id": job_id, **session.paid_document()}
     if wait:
         document["status"] = _wait(session, job_id, timeout_ms, has_key=key is not None)
@@ -97,7 +98,7 @@ def _show_cost(session: Session, cost: "Cost | None") -> None:
     balance = require_funds(session, cost, session.identity.account.account_id)
     words = cost_words(cost, balance=balance)
     if cost is not None and cost.deposit > 0:
-        words += "; purge returns the deposit"
+        words += "; purge and account release return the deposit"
     session.output.say(f"Nothing was sent. It {words}.")
     session.output.result({"dry_run": True, **cost_document(cost, balance=balance)})
 

@@ -104,22 +104,31 @@ class Output:
         **more: JsonValue,
     ) -> None:
         """Print a list as the command's one result: JSON, or a table of the *columns*."""
-        from rich.markup import escape
-        from rich.table import Table
-
         if self.as_json:
             self._print_json({name: rows, **more})
             return
         if not rows:
             self.say(f"no {name}")
             return
+        self.console().print(self.table(rows, columns or list(rows[0])))
+
+    def table(self, rows: Sequence[Document], columns: Sequence[str]) -> "Table":
+        """A table of the *columns* of rows; what a row does not have is shown as absent."""
+        from rich.markup import escape
+        from rich.table import Table
+
         table = Table(box=None, pad_edge=False, header_style="bold")
-        chosen = columns or list(rows[0])
-        for column in chosen:
+        for column in columns:
             table.add_column(column.replace("_", " "), overflow="fold")
         for row in rows:
-            table.add_row(*(escape(printable(shown(column, row[column]))) for column in chosen))
-        self.console().print(table)
+            texts = (shown(column, row.get(column)) for column in columns)
+            table.add_row(*(escape(printable(text)) for text in texts))
+        return table
+
+    def line(self, document: Document, words: str) -> None:
+        """Print one of many results: with `--json` a document on a line of its own, else words."""
+        text = json.dumps(document) if self.as_json else printable(words)
+        print(text, flush=True)  # noqa: T201  # printing is what this module is for
 
     def error(self, code: str, message: str, **more: JsonValue) -> None:
         """Print why the command failed; with `--json` also as the one document on stdout."""

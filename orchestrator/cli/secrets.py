@@ -109,6 +109,16 @@ def load_account(session: "Session") -> "Account":
         ) from None  # the cause's message may quote the secret
 
 
+def find_account_id(session: "Session") -> bytes | None:
+    """The id of the account that would sign, without any passphrase; `None` when none is named."""
+    settings = session.settings
+    if settings.account_file is not None:
+        return load_account(session).account_id
+    if settings.account is None:
+        return None
+    return open_keystore(session).info(settings.account).account_id
+
+
 def open_keystore(session: "Session") -> "Keystore":
     """The folder of keys, made when it is not there."""
     from orchestrator.keystore import Keystore

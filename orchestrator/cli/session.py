@@ -271,7 +271,7 @@ class Session:
         return self.paid.document() if self.output.as_json else {}
 
     def say_paid(self, *, returned: str = "") -> None:
-        """Say what was paid, where anything was; *returned* says when a deposit comes back."""
+        """Say what was paid, where anything was; *returned* says what returns a deposit."""
         words = self.paid.words(returned=returned)
         if words:
             self.output.say(words)

@@ -6,15 +6,18 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from typer.testing import CliRunner
 
+from orchestrator.chain import url
+from orchestrator.chain.spending import SpendingLimits
 from orchestrator.cli import app
 from orchestrator.config import PREFIX
 from orchestrator.keystore import Keystore, ScryptParameters
 
+from .priced import PricedChain
 from .world import World, blob_server, make_world
 
 
@@ -97,6 +100,23 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with blob_server(blobs) as url:
         made = make_world(tmp_path_factory.mktemp("template") / "chain.db", url)
         yield replace(made, blobs=blobs)
+
+
+@pytest.fixture
+def priced(monkeypatch: pytest.MonkeyPatch) -> type[PricedChain]:
+    """Calls on every chain cost money; the class has the balance, and what was sent."""
+
+    class Priced(PricedChain):
+        sent: ClassVar[list[str]] = []
+        limits: ClassVar[list[SpendingLimits | None]] = []
+
+    def open_chain(
+        chain: str, *, create: bool = False, spending: SpendingLimits | None = None
+    ) -> Priced:
+        return Priced(Path(chain.removeprefix("local:")), create=create, spending=spending)
+
+    monkeypatch.setattr(url, "open_chain", open_chain)
+    return Priced
 
 
 @pytest.fixture

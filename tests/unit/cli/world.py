@@ -1,6 +1,7 @@
 """A chain file with the contract, roles and two workers on it, and what workers would do."""
 
 import http.server
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.attestation import sign_statement
+from orchestrator.chain.bundle import load_bundle
 from orchestrator.chain.embedded import EmbeddedChain
 from orchestrator.chain.processor import JobProcessor
 from orchestrator.crypto import (
@@ -144,6 +146,19 @@ def _completion(statement: Statement, signature: Signature, secrets: WorkerSecre
         ),
         tee_worker_pubkey=secrets.signer.public_key,
     )
+
+
+def write_other_build(path: Path, **changes: object) -> Path:
+    """
+    Write a bundle of the same contract whose code has another hash, and return its path.
+
+    A custom section does not change what code does. *changes* replace parts of the metadata.
+    """
+    metadata = json.loads(json.dumps(dict(load_bundle().metadata)))
+    code = bytes.fromhex(metadata["source"]["wasm"][2:]) + bytes([0, 6, 5]) + b"other"
+    metadata["source"] |= {"wasm": "0x" + code.hex(), "hash": "0x" + blake2_256(code).hex()}
+    path.write_text(json.dumps({**metadata, **changes}))
+    return path
 
 
 def make_world(path: Path, endpoint: str) -> World:

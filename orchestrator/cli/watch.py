@@ -1,0 +1,153 @@
+"""Watch jobs as they change: `watch`."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.access import READ
+from orchestrator.cli.command import command
+from orchestrator.cli.output import Document
+from orchestrator.cli.secrets import find_account_id
+from orchestrator.cli.session import Session
+from orchestrator.errors import ChainUnavailableError, InputError
+from orchestrator.models import JobStatus
+
+if TYPE_CHECKING:
+    from orchestrator.models import JobHead
+
+WATCH = (*READ, "account", "account_file", "keys", "keys_unencrypted")
+PANEL = "One's own jobs"
+WATCH_SECONDS = 1.0
+PURGED = "purged"
+_OVER = frozenset({PURGED, *(status.value for status in JobStatus if status.is_final)})
+_COLUMNS = ("job_id", "status", "owner", "workers", "created_at", "deadline", "processed_at")
+_LAST = 20
+_LOOK_BACK = 500
+
+
+def watch(
+    session: Session,
+    jobs: Annotated[
+        list[int] | None,
+        typer.Argument(metavar="[JOB]...", help="Until all of these have ended."),
+    ] = None,
+    everyone: Annotated[
+        bool, typer.Option("--all", help="Jobs of every owner, though an account is named.")
+    ] = False,
+) -> None:
+    """
+    Show jobs as they change: a live table on a terminal, else a line for each change.
+
+    Without JOB it shows the last 20 jobs of the account, or of everybody where none is named, and
+    what comes, until Ctrl-C. With --json each line is a document. It needs no passphrase.
+    """
+    wanted = sorted(set(jobs or ()))
+    if wanted and wanted[0] < 1:
+        raise InputError(f"job: {wanted[0]} is no job's id; they begin at 1")
+    owner = None if everyone or wanted else find_account_id(session)
+    watching = Watching(session, wanted, owner=owner)
+    console = session.output.console()
+    if session.output.as_json or not console.is_terminal:
+        for changed in watching.looks():
+            for row in changed:
+                session.output.line(row, _words(row))
+        return
+    from rich.live import Live
+
+    with Live(console=console, auto_refresh=False) as live:
+        for _ in watching.looks():
+            table = session.output.table(watching.rows(), _COLUMNS)
+            live.update(table, refresh=True)
+
+
+class Watching:
+    """What was last seen of the *wanted* jobs, or of the last ones of *owner* (`None`: anybody)."""
+
+    def __init__(self, session: Session, wanted: Sequence[int], *, owner: bytes | None) -> None:
+        from orchestrator.client.chain_view import ChainView
+
+        self._session = session
+        self._wanted = wanted
+        self._owner = owner
+        session.processor  # noqa: B018  # refuses a contract that is not ours
+        self._view: ChainView = ChainView(session.chain, session.contract, session.bundle)
+        self._seen: dict[int, Document] = {}
+        self._counter = 0
+
+    def looks(self, pause: Callable[[float], None] = time.sleep) -> Iterator[list[Document]]:
+        """Look again and again, and yield what changed, until the wanted jobs have ended."""
+        self._look_back()
+        while True:
+            try:
+                yield self._look()
+            except ChainUnavailableError as error:
+                self._session.output.say(f"{error}; trying again")
+            if self._wanted and all(row["status"] in _OVER for row in self._seen.values()):
+                return
+            pause(WATCH_SECONDS)
+
+    def rows(self) -> list[Document]:
+        """The jobs, oldest first."""
+        return [self._seen[job_id] for job_id in sorted(self._seen)]
+
+    def _look_back(self) -> None:
+        """Find the jobs to begin with."""
+        counter = self._view.job_counter()
+        missing = [job_id for job_id in self._wanted if job_id > counter]
+        if missing:
+            raise InputError(f"job: there is no job {missing[0]} on this contract")
+        self._counter = counter
+        if self._wanted:
+            self._seen = {job_id: {"status": ""} for job_id in self._wanted}
+            return
+        found = self._view.heads(range(max(1, counter - _LOOK_BACK + 1), counter + 1))
+        own = [job_id for job_id, head in found.items() if self._is_shown(head)]
+        self._seen = {job_id: {"status": ""} for job_id in own[-_LAST:]}
+
+    def _look(self) -> list[Document]:
+        open_jobs = {job_id for job_id, row in self._seen.items() if row["status"] not in _OVER}
+        if not self._wanted:
+            counter = self._view.job_counter()
+            open_jobs |= set(range(self._counter + 1, counter + 1))
+            self._counter = counter
+        heads = self._view.heads(open_jobs)
+        changed = []
+        for job_id in sorted(open_jobs):
+            head = heads.get(job_id)
+            if head is not None and not self._wanted and not self._is_shown(head):
+                continue
+            if head is None and job_id not in self._seen:
+                continue  # purged before it was seen
+            row = _row(head) if head else {**self._seen[job_id], "job_id": job_id, "status": PURGED}
+            if row["status"] != self._seen.get(job_id, {}).get("status"):
+                changed.append(row)
+            self._seen[job_id] = row
+        return changed
+
+    def _is_shown(self, head: "JobHead") -> bool:
+        return self._owner is None or head.owner == self._owner
+
+
+def _row(head: "JobHead") -> Document:
+    from orchestrator.encoding import to_ss58
+
+    return {
+        "job_id": head.job_id,
+        "status": head.status.value,
+        "owner": to_ss58(head.owner),
+        "workers": list(head.workers),
+        "created_at": head.created_at,
+        "deadline": head.deadline,
+        "processed_at": head.processed_at,
+    }
+
+
+def _words(row: Document) -> str:
+    return f"job {row['job_id']}: {row['status']}"
+
+
+def declare(app: typer.Typer) -> None:
+    """Add the command to *app*."""
+    command(app, "watch", settings=WATCH, panel=PANEL)(watch)
