@@ -413,7 +413,7 @@ class Ledger:
 
     async def mark_processed(self, job_id: JobId) -> None:
         """Mark one job processed."""
-        await self.call(self._processor.mark_job_processed(job_id))
+        await self.call(self._processor.mark_job_processed(job_id), jobs=1)
 
     async def expire(self, job_id: JobId) -> None:
         """Close a job whose deadline has passed."""

@@ -153,9 +153,12 @@ class Settlement:
         rules = await self._parts.ledger.rules()
         if rules.mode is Mode.HALTED:
             return ["WrongMode"] * len(items)
-        if rules.is_operator:
+        # For one that is recorded already, marking is a tenth cheaper; for one that is not,
+        # recording and marking apart costs half as much again.
+        is_to_be_marked = len(items) == 1 and items[0].job.status is JobStatus.ATTESTED
+        if rules.is_operator and not is_to_be_marked:
             return await self._complete(items)
-        return [await self._one_by_one(item) for item in items]
+        return [await self._one_by_one(item, is_operator=rules.is_operator) for item in items]
 
     async def _complete(self, items: Sequence[_Item]) -> list[str]:
         """Use `complete_jobs`, as many items in each as it takes."""
@@ -175,9 +178,9 @@ class Settlement:
                 codes += [error.variant if error else "" for error in answer]
         return codes
 
-    async def _one_by_one(self, item: _Item) -> str:
+    async def _one_by_one(self, item: _Item, *, is_operator: bool) -> str:
         """
-        Record, and mark if we may: without the role only the owner marks.
+        Record, and mark if we may: as operator or owner.
 
         A worker's failure is recorded and never marked.
         """
@@ -188,10 +191,12 @@ class Settlement:
                 with parts.steps.at(Step.RECORD_ATTESTATION):
                     await parts.ledger.record_attestation(item.completion)
             is_completed = item.completion.attestation_proof.outcome is Outcome.COMPLETED
-            if is_completed and item.job.owner == parts.ledger.account_id:
+            may_mark = is_operator or item.job.owner == parts.ledger.account_id
+            if is_completed and may_mark:
                 with parts.steps.at(Step.MARK_PROCESSED):
                     await parts.ledger.mark_processed(job_id)
         except ContractError as error:
+            parts.ledger.forget_rules()  # our role or the mode may have changed
             return error.variant
         return ""
 

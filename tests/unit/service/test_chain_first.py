@@ -17,6 +17,7 @@ from orchestrator.testing import LocalAccount
 from orchestrator.testing.flaky_chain import Fault, FlakyChain
 from orchestrator.testing.workers import Behaviour
 from orchestrator.workers import JobKey, JobRequest, RequestHead
+from tests.unit.service.chains import CountingChain
 from tests.unit.service.world import ADMIN, OPERATOR, OWNER, QUICK, World, until
 
 TURN = threading.Lock()
@@ -58,6 +59,21 @@ async def test_job_attested_by_another_carrier_is_marked(world: World) -> None:
     assert world.status(job_id) is JobStatus.PROCESSED
     assert world.blobs.has(completion.result_hash)
     assert world.scripted[0].puts == []
+
+
+async def test_one_that_is_attested_already_is_marked_and_nothing_more_is_paid_for(
+    world: World,
+) -> None:
+    job_id = world.submit(world.add_worker())
+    completion = await attest(world, job_id)
+    world.chain.call(world.processor.record_attestation(completion), signer=STRANGER)
+    chain = CountingChain(world.served)
+    world.wrapped = chain
+
+    await world.run()
+
+    assert chain.sent == ["mark_job_processed"]
+    assert world.status(job_id) is JobStatus.PROCESSED
 
 
 async def test_attested_job_is_not_marked_until_its_result_can_be_had(world: World) -> None:
