@@ -48,7 +48,8 @@ def test_other_urls_are_refused(url: str, reason: str) -> None:
 
 
 def test_a_node_that_nobody_runs_is_named_at_once() -> None:
-    with pytest.raises(
-        ChainUnavailableError, match="the node at ws://127.0.0.1:1 can't be reached"
-    ):
+    with pytest.raises(ChainUnavailableError) as caught:
         open_chain("ws://127.0.0.1:1/a-key-that-nobody-is-shown")
+
+    assert str(caught.value).startswith("the node at ws://127.0.0.1:1 can't be reached")
+    assert "shown" not in str(caught.value)
