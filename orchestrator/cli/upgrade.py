@@ -8,8 +8,8 @@ else, that halted the contract.
 
 import contextlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ from orchestrator.models import Mode
 if TYPE_CHECKING:
     from orchestrator.chain import ContractCall, Cost
 
-_MAX_NOTE_BYTES = 4_096
+_MAX_NOTE_BYTES = 65_536
 _PAGE = 50
 _ERA_BLOCKS = 64  # what was sent and is not in one of so many blocks never will be
 
@@ -42,10 +42,16 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Stored:
-    rules: tuple[object, ...]
-    jobs: dict[int, object]
-    workers: list[object]
+class _Note:
+    """
+    What a run writes down: the mode to come back to, the block before it halted the contract.
+
+    `stored` is a digest of each thing stored, as the code before read it, once it was taken.
+    """
+
+    mode: Mode
+    block: int
+    stored: dict[str, str] | None = None
 
 
 class Upgrade:
@@ -56,6 +62,7 @@ class Upgrade:
         self._then = then
         self._bundle = session.bundle
         self._processor = session.unchecked_processor
+        self._note: _Note | None = None
         # Fee and deposit together, as the account's balance shows them.
         self._upload_cost: int | None = None
 
@@ -85,10 +92,11 @@ class Upgrade:
         require_same_layout(self._bundle, load_bundle())
         self._require_admin()
         mode = chain.read(self._processor.mode())
-        before = self._mode_before() if mode is Mode.HALTED else None
-        if self._running() == self._bundle.code_hash and before is None and self._then is None:
+        self._note = self._read_note() if mode is Mode.HALTED else None
+        is_done = self._running() == self._bundle.code_hash and self._note is None
+        if is_done and self._then in (None, mode):
             return None
-        then = self._then or before or mode
+        then = self._then or (self._note.mode if self._note else mode)
         if mode is Mode.HALTED and then is Mode.HALTED:
             session.output.say(
                 "The contract is halted, and stays so: this program did not halt it. See --then."
@@ -106,14 +114,13 @@ class Upgrade:
         """
         session, before = self._session, self._running()
         if plan is not None:
-            if plan.mode is not Mode.HALTED:
-                self._write_note(plan.mode)
-                self._set_mode(Mode.HALTED)
+            self._halt(plan)
             if before != self._bundle.code_hash:
                 self._replace_code()
+            self._require_same_stored()
             if plan.then is not Mode.HALTED:
                 self._set_mode(plan.then)
-            self._note.unlink(missing_ok=True)
+            self._note_file.unlink(missing_ok=True)
             session.say_paid()
             if self._upload_cost:
                 session.output.say(f"the upload took {planck(self._upload_cost)}, deposit included")
@@ -128,58 +135,82 @@ class Upgrade:
             **({"upload_cost": self._upload_cost} if session.output.as_json else {}),
         }
 
+    def _halt(self, plan: Plan) -> None:
+        """Halt the contract, unless it is, and write down what is stored."""
+        chain = self._session.chain
+        if self._note is None:
+            self._note = _Note(mode=plan.mode, block=chain.finalized_head().number)
+            self._write_note(self._note)
+        if plan.mode is not Mode.HALTED:
+            self._set_mode(Mode.HALTED)
+        if self._note.stored is None:
+            # Nobody submits any more, and the code is still the one from before.
+            self._note = replace(self._note, stored=self._stored())
+            self._write_note(self._note)
+
     def _replace_code(self) -> None:
         session = self._session
-        stored = self._stored()
-        session.signer  # noqa: B018  # before the spinner, which would hide a question
+        signer = session.signer
         with session.output.progress("Uploading the code"):
             had = self._balance()
-            session.chain.upload(self._bundle.code, signer=session.signer)
+            session.chain.upload(self._bundle.code, signer=signer)
             has = self._balance()
         if had is not None and has is not None:
             self._upload_cost = had - has
         self._send(self._processor.set_code(self._bundle.code_hash), "Setting the code")
-        with self._halted_on_failure():
-            if self._running() != self._bundle.code_hash:
-                raise ChainMismatchError("the contract does not run the new code")
-            session.require_same_chain(self._processor)
-            if not self._reads_as(stored):
-                raise ChainMismatchError("the new code reads what is stored as something else")
 
-    @contextlib.contextmanager
-    def _halted_on_failure(self) -> Iterator[None]:
-        try:
-            yield
-        except ChainMismatchError as error:
+    def _require_same_stored(self) -> None:
+        """
+        Refuse code that is not the new one, or that reads what is stored as something else.
+
+        Raises:
+            ChainMismatchError: It is, or does; the contract stays halted.
+        """
+        trouble = self._trouble()
+        if trouble:
             raise ChainMismatchError(
-                f"{error}; the contract stays halted: go back with contract upgrade --bundle and"
+                f"{trouble}; the contract stays halted: go back with contract upgrade --bundle and"
                 " the build that it ran before"
-            ) from error
+            )
 
-    def _reads_as(self, before: "_Stored") -> bool:
-        """Whether what is stored reads as *before*; jobs that were purged meanwhile are gone."""
-        now = self._stored()
-        both = now.jobs.keys() & before.jobs.keys()
-        return (now.rules, now.workers) == (before.rules, before.workers) and all(
-            now.jobs[job_id] == before.jobs[job_id] for job_id in both
-        )
+    def _trouble(self) -> str | None:
+        if self._running() != self._bundle.code_hash:
+            return "the contract does not run the new code"
+        try:
+            self._session.require_same_chain(self._processor)
+            before, now = (self._note.stored if self._note else None) or {}, self._stored()
+        except ChainMismatchError as error:
+            return str(error)
+        # A job that was purged meanwhile is in one of them.
+        if any(now[name] != before[name] for name in now.keys() & before.keys()):
+            return "the new code reads what is stored as something else"
+        return None
 
-    def _stored(self) -> "_Stored":
-        """What no message changes while the contract is halted, of each of its tables some."""
+    def _stored(self) -> dict[str, str]:
+        """A digest of what no message changes while the contract is halted, from each table."""
         read, processor = self._session.chain.read, self._processor
         counter = read(processor.get_job_counter())
         heads = read(processor.jobs_page(max(1, counter - _PAGE + 1), _PAGE)).items
         workers = read(processor.workers_page(1, _PAGE)).items
-        return _Stored(
-            rules=(counter, read(processor.parameters()), read(processor.admin())),
+        found = {
+            "counter": counter,
+            "parameters": read(processor.parameters()),
+            "admin": read(processor.admin()),
             # A job may be cancelled or expired meanwhile; what it is does not change.
-            jobs={
-                head.job_id: (head.owner, head.payload_hash, head.deadline, head.workers)
+            **{
+                f"job {head.job_id}": (head.owner, head.payload_hash, head.deadline, head.workers)
                 for head in heads
             },
             # Nor do a worker's keys, though it may be suspended or renewed.
-            workers=[(worker.signing_key, worker.encryption_key) for worker in workers],
-        )
+            **{
+                f"worker {worker.worker}": (worker.signing_key, worker.encryption_key)
+                for worker in workers
+            },
+        }
+        return {
+            name: blake2b(repr(value).encode(), digest_size=16).hexdigest()
+            for name, value in found.items()
+        }
 
     def _balance(self) -> int | None:
         return self._session.chain.account(self._session.signer.account_id).balance
@@ -240,7 +271,7 @@ class Upgrade:
     # The note.
 
     @property
-    def _note(self) -> Path:
+    def _note_file(self) -> Path:
         from orchestrator.keystore.private_files import ensure_private_directory
 
         session = self._session
@@ -248,30 +279,37 @@ class Upgrade:
         chain = session.chain.genesis_hash.hex()[:16]
         return folder / f"upgrade-{chain}-{session.contract.hex()}.json"
 
-    def _write_note(self, mode: Mode) -> None:
+    def _write_note(self, note: _Note) -> None:
         from orchestrator.keystore.private_files import write_new_file
 
-        block = self._session.chain.finalized_head().number
-        self._note.unlink(missing_ok=True)
-        text = json.dumps({"mode": mode.value, "block": block})
-        write_new_file(self._note, text.encode("ascii"))
+        new = self._note_file.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        text = json.dumps({"mode": note.mode.value, "block": note.block, "stored": note.stored})
+        write_new_file(new, text.encode("ascii"))
+        new.replace(self._note_file)
 
-    def _mode_before(self) -> Mode | None:
-        """The mode before an earlier run halted the contract, if nobody changed it since."""
+    def _read_note(self) -> _Note | None:
+        """What an earlier run wrote down, if it halted the contract and nobody else did since."""
         from orchestrator.keystore.private_files import read_private_file
 
-        if not self._note.exists():
+        if not self._note_file.exists():
             return None
+        raw = read_private_file(self._note_file, max_bytes=_MAX_NOTE_BYTES)
         try:
-            found = json.loads(read_private_file(self._note, max_bytes=_MAX_NOTE_BYTES))
-            mode, block = Mode(found["mode"]), int(found["block"])
+            found = json.loads(raw)
+            stored = found["stored"]
+            note = _Note(
+                mode=Mode(found["mode"]),
+                block=int(found["block"]),
+                stored=None if stored is None else {str(k): str(stored[k]) for k in stored},
+            )
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise InputError(f"{self._note}: damaged; remove it and give --then") from error
-        changes = self._mode_changes(first_block=block + 1)
-        is_ours = [changed for _, changed in changes] == [Mode.HALTED] and (
-            changes[0][0] <= block + _ERA_BLOCKS
-        )
-        return mode if is_ours else None
+            raise InputError(f"{self._note_file}: damaged; remove it and give --then") from error
+        changes = self._mode_changes(first_block=note.block + 1)
+        is_ours = [mode for _, mode in changes] == (
+            [] if note.mode is Mode.HALTED else [Mode.HALTED]
+        ) and all(block <= note.block + _ERA_BLOCKS for block, _ in changes)
+        return note if is_ours else None
 
     def _mode_changes(self, *, first_block: int) -> list[tuple[int, object]]:
         from orchestrator.chain import Cursor
