@@ -148,7 +148,7 @@ class Sender:
         if found is None:
             return 0
         value = runtime.decode_storage("System", "Account", hex_bytes(found, "an account"))
-        nonce = value["nonce"] if isinstance(value, Mapping) else None
+        nonce = value.get("nonce") if isinstance(value, Mapping) else None
         if not isinstance(nonce, int):
             raise ChainMismatchError("the runtime's accounts have no nonce")
         return nonce

@@ -260,6 +260,7 @@ class Link:
     def _messages(self) -> Iterator[bytes]:
         """Yield what comes until the node closes the connection; raises when it is silent."""
         parts: list[bytes] = []
+        size = 0
         is_asked = False
         while True:
             try:
@@ -275,11 +276,12 @@ class Link:
                 return
             if opcode in _TEXT_OPCODES:
                 parts.append(frame.data)
-                if sum(map(len, parts)) > _LARGEST_MESSAGE:
+                size += len(frame.data)
+                if size > _LARGEST_MESSAGE:
                     raise _BrokenNodeError("it sends a message without an end")
                 if frame.fin:
                     yield b"".join(parts)
-                    parts = []
+                    parts, size = [], 0
 
     def _take(self, message: object) -> None:
         if not isinstance(message, dict):

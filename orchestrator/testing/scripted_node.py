@@ -158,7 +158,11 @@ class ScriptedNode:
 
     def _serve(self, client: socket.socket) -> None:
         with contextlib.suppress(OSError, EOFError), client.makefile("rb") as stream:
-            client.sendall(_accepted(stream) if self.greeting is None else self.greeting)
+            accepted = _accepted(stream)
+            if self.greeting is not None:
+                client.sendall(self.greeting)
+                self._closing.wait()
+            client.sendall(accepted)
             if not self.reads:
                 self._closing.wait()
             while True:

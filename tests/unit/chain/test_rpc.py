@@ -216,6 +216,17 @@ def test_a_lost_connection_is_made_anew_and_the_request_repeated(
     assert rpc.generation == 2
 
 
+def test_a_node_that_takes_its_leave_is_left(connect: Connect, node: ScriptedNode) -> None:
+    def answer() -> object:
+        node.say(b"\x03\xe8", opcode=0x88)
+        return SILENCE
+
+    node.answers["leave"] = answer
+
+    with pytest.raises(ChainUnavailableError, match="was lost: the node closed it"):
+        connect().request_once("leave")
+
+
 def test_a_request_that_may_have_arrived_is_not_sent_twice(
     connect: Connect, node: ScriptedNode
 ) -> None:
