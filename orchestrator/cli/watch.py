@@ -1,7 +1,7 @@
 """Watch jobs as they change: `watch`."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -76,7 +76,7 @@ class Watching:
         self._seen: dict[int, Document] = {}
         self._counter = 0
 
-    def looks(self, pause: Callable[[float], None] = time.sleep) -> Iterator[list[Document]]:
+    def looks(self) -> Iterator[list[Document]]:
         """Look again and again, and yield what changed, until the wanted jobs have ended."""
         self._look_back()
         while True:
@@ -86,7 +86,11 @@ class Watching:
                 self._session.output.say(f"{error}; trying again")
             if self._wanted and all(row["status"] in _OVER for row in self._seen.values()):
                 return
-            pause(WATCH_SECONDS)
+            self.pause(WATCH_SECONDS)
+
+    def pause(self, seconds: float) -> None:
+        """Wait before the next look."""
+        time.sleep(seconds)
 
     def rows(self) -> list[Document]:
         """The jobs, oldest first."""
@@ -100,11 +104,11 @@ class Watching:
             raise InputError(f"job: there is no job {missing[0]} on this contract")
         self._counter = counter
         if self._wanted:
-            self._seen = {job_id: {"status": ""} for job_id in self._wanted}
+            self._seen = {job_id: {"job_id": job_id, "status": ""} for job_id in self._wanted}
             return
         found = self._view.heads(range(max(1, counter - _LOOK_BACK + 1), counter + 1))
         own = [job_id for job_id, head in found.items() if self._is_shown(head)]
-        self._seen = {job_id: {"status": ""} for job_id in own[-_LAST:]}
+        self._seen = {job_id: {"job_id": job_id, "status": ""} for job_id in own[-_LAST:]}
 
     def _look(self) -> list[Document]:
         open_jobs = {job_id for job_id, row in self._seen.items() if row["status"] not in _OVER}
@@ -120,7 +124,7 @@ class Watching:
                 continue
             if head is None and job_id not in self._seen:
                 continue  # purged before it was seen
-            row = _row(head) if head else {**self._seen[job_id], "job_id": job_id, "status": PURGED}
+            row = _row(head) if head else {**self._seen[job_id], "status": PURGED}
             if row["status"] != self._seen.get(job_id, {}).get("status"):
                 changed.append(row)
             self._seen[job_id] = row

@@ -183,6 +183,7 @@ def make_world(path: Path, endpoint: str) -> World:
             measurement=MEASUREMENT,
             encryption_key=secrets.encryption_key.public_key,
             endpoint=endpoint.encode(),
+            valid_for=7 * 86_400_000,
         )
         workers[worker] = secrets
     chain.close()
