@@ -898,3 +898,44 @@ def test_recipients_are_the_keys_on_the_chain(world: World, task: TaskInput) -> 
 
     keys = [world.chain.read(world.processor.get_worker(w)).encryption_key for w in (1, 2)]
     assert list(sealed.header.recipients) == [*keys, sealed.header.reply_key]
+
+
+def test_what_a_submission_would_cost_is_asked_and_nothing_is_sent(
+    world: World, task: TaskInput
+) -> None:
+    client = world.client()
+
+    estimate = client.estimate(task, workers=[2, 1], ttl_ms=120_000)
+
+    assert estimate.value == 1
+    assert estimate.cost is None
+    _nothing_happened(world, client)
+
+
+def test_an_estimate_says_what_the_contract_would_refuse(world: World, task: TaskInput) -> None:
+    world.chain.inside.call(world.processor.set_mode(Mode.DRAINING), signer=ADMIN)
+
+    with pytest.raises(ContractError, match="WrongMode"):
+        world.client().estimate(task)
+
+
+def test_who_wants_to_know_is_told_of_every_call(world: World, task: TaskInput) -> None:
+    told: list[object] = []
+    client = world.client(on_receipt=lambda receipt: told.append(receipt.value))
+
+    first, second = client.submit(task), client.submit(task)
+    client.cancel(first)
+    client.purge(first)
+    client.submit(task, key="k")
+    client.submit(task, key="k")
+
+    assert told == [first, second, None, None, 3]
+
+
+def test_a_client_decodes_by_the_build_that_it_is_given(world: World, task: TaskInput) -> None:
+    other = replace(load_bundle(), version="9.9.9")
+
+    client = world.client(bundle=other)
+
+    assert client.submit(task) == 1
+    assert client._view.processor.bundle is other
