@@ -27,7 +27,15 @@ __all__ = ["DryRuns", "refusal_of"]
 T = TypeVar("T")
 
 _LONG_NONCE = (1 << 32) - 1
-_NO_FUNDS = frozenset({"FundsUnavailable", "StorageDepositNotEnoughFunds", "BelowMinimum"})
+# A dry run sets no limit of its own to the deposit: the limit is what the account has.
+_NO_FUNDS = frozenset(
+    {
+        "BelowMinimum",
+        "FundsUnavailable",
+        "StorageDepositLimitExhausted",
+        "StorageDepositNotEnoughFunds",
+    }
+)
 
 
 class DryRuns:

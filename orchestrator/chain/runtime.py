@@ -86,6 +86,11 @@ class EventRecord:
     topics: tuple[bytes, ...]
 
 
+# The library is made for one thread: it notes in classes that all its objects share which of them
+# is being used. So it is held for using any of them, and never while a node is waited for.
+_LIBRARY = threading.Lock()
+
+
 class _Library(SubstrateInterface):  # type: ignore[misc]  # substrate-interface has no types
     """substrate-interface with one runtime, and the answers it asks for at hand."""
 
@@ -139,19 +144,22 @@ class Runtime:
     ) -> None:
         self.version = version
         self.genesis_hash = genesis_hash
-        self._lock = threading.Lock()
         at = hex_text(block_hash)
 
         # What the library asks for to find the runtime of a block: of this one, not its parent's.
+        versions = {
+            "specVersion": version.spec_version,
+            "transactionVersion": version.transaction_version,
+        }
         known: dict[str, object] = {
             "system_chain": "",
             "rpc_methods": {"methods": []},
             "chain_getHead": at,
+            "chain_getBlockHash": at,
             "chain_getHeader": {"parentHash": hex_text(bytes(32))},
-            "state_getRuntimeVersion": {
-                "specVersion": version.spec_version,
-                "transactionVersion": version.transaction_version,
-            },
+            "chain_getRuntimeVersion": versions,
+            "state_getRuntimeVersion": versions,
+            "state_getMetadata": request("state_getMetadata", at),
         }
 
         def answer(method: str, params: Sequence[object]) -> object:
@@ -159,7 +167,8 @@ class Runtime:
 
         self._name = f"{version.spec_name} {version.spec_version}"
         try:
-            self._library = _Library(answer)
+            with _LIBRARY:
+                self._library = _Library(answer)
         except ChainError:
             raise
         except Exception as error:  # the library's many, some derived from nothing else
@@ -216,7 +225,7 @@ class Runtime:
         sign: Callable[[bytes], bytes],
     ) -> bytes:
         era = {"period": ERA_BLOCKS, "current": mortality.number}
-        with self._lock:  # the library is made for one thread
+        with _LIBRARY:
             library = self._library
             library.birth_hash = hex_text(mortality.hash)
             with reading(f"call {call.pallet}.{call.function}"):
@@ -242,7 +251,7 @@ class Runtime:
         """
         if "Utility" not in self._pallets:
             raise ChainMismatchError(f"{self._name} has no pallet-utility: it takes no batches")
-        with self._lock, reading("batches"):
+        with _LIBRARY, reading("batches"):
             composed = [
                 self._library.compose_call(call.pallet, call.function, dict(call.arguments))
                 for call in calls
@@ -263,7 +272,7 @@ class Runtime:
 
     def storage_key(self, pallet: str, name: str, *keys: bytes) -> str:
         """Return the key of a storage item, as `0x` text."""
-        with self._lock, reading(f"storage item {pallet}.{name}"):
+        with _LIBRARY, reading(f"storage item {pallet}.{name}"):
             key = self._library.create_storage_key(pallet, name, [hex_text(key) for key in keys])
             return cast("str", key.to_hex())
 
