@@ -27,7 +27,10 @@ from orchestrator.errors import (
     ContractError,
     ContractTrappedError,
     InputError,
+    InsufficientFundsError,
     NotSentError,
+    SpendingLimitError,
+    TooHeavyError,
     UntrustedWorkerError,
 )
 from orchestrator.models import (
@@ -335,7 +338,12 @@ class Submitter:
             return False
         entries = [run.open_entries[index] for index in group]
         self._list.mark([entry.entry for entry in entries], EntryState.SENDING)
-        answers = self._call(entries)
+        try:
+            answers = self._call(entries)
+        except (InsufficientFundsError, SpendingLimitError):
+            # Nothing was sent, so there is no doubt about anything.
+            self._list.mark([entry.entry for entry in entries], EntryState.SEALED)
+            raise
         if answers is None:
             run.alone = len(entries)
             return False
@@ -363,8 +371,8 @@ class Submitter:
         """
         The answers to entries that are sent together.
 
-        `None` when the contract trapped on one of several: what came of each the chain says,
-        and they are to be sent again by themselves.
+        `None` when the contract trapped on one of several, or no block has room for all: what
+        came of each the chain says, and they are to be sent again by themselves.
         """
         calls = [self._message(entry) for entry in entries]
         try:
@@ -373,6 +381,10 @@ class Submitter:
             return [self._view.chain.call(calls[0], signer=self._account)]
         except ContractError as refusal:
             return [refusal]
+        except TooHeavyError:
+            if len(calls) > 1:
+                return None
+            raise
         except ContractTrappedError as trap:
             return None if len(calls) > 1 else [ContractError(TRAPPED, str(trap))]
 

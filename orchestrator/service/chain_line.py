@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
 
 import stamina
 
@@ -21,14 +21,19 @@ class ChainLine:
     def __init__(self, chain: Chain, name: str) -> None:
         self._chain = chain
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._futures: set[Future[Any]] = set()
 
     async def run(self, work: Callable[[Chain], T]) -> T:
         """Run *work* once; who is cancelled meanwhile leaves it to end unheard."""
         future = self._thread.submit(work, self._chain)
+        self._futures.add(future)
+        future.add_done_callback(self._futures.discard)
+        answer = asyncio.wrap_future(future)
         try:
-            return await asyncio.shield(asyncio.wrap_future(future))
+            return await asyncio.shield(answer)
         except asyncio.CancelledError:
             future.cancel()  # no effect once it runs; it is then finished, its answer dropped
+            answer.add_done_callback(_drop)
             raise
 
     async def repeated(self, work: Callable[[Chain], T]) -> T:
@@ -43,6 +48,17 @@ class ChainLine:
                     return await self.run(work)
             raise
 
-    def close(self) -> None:
-        """End the thread once it has finished what it does; the chain stays open."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+    def close(self, *, seconds: float) -> None:
+        """
+        End the thread once it has finished what it does; the chain stays open.
+
+        After *seconds* it is left to itself: it ends when whoever has the chain closes it.
+        """
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        wait(list(self._futures), timeout=seconds)
+
+
+def _drop(answer: "asyncio.Future[T]") -> None:
+    """Look at the answer, so that nobody warns that an error in it was never looked at."""
+    if not answer.cancelled():
+        answer.exception()

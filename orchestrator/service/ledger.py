@@ -97,8 +97,9 @@ class Ledger:
     """
     Reads and calls one contract with one account; `start` first.
 
-    *sender* is a connection of its own for calls; without it they share *chain*. *on_event* hears
-    of fees, and of an account that can't pay.
+    *sender* is a connection of its own for calls; without it they share *chain*. What is on its
+    way is waited for, for *pending_seconds*; an account that can't pay is not asked to for
+    *broke_seconds*. *on_event* hears of fees, and of that.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Ledger:
         *,
         sender: Chain | None = None,
         pending_seconds: float = 60.0,
+        broke_seconds: float = 60.0,
         on_event: Callable[[ServiceEvent], None] = lambda _: None,
     ) -> None:
         self.genesis_hash = chain.genesis_hash
@@ -121,6 +123,8 @@ class Ledger:
         self._ahead = 0
         self._pending_seconds = pending_seconds
         self._on_event = on_event
+        self._broke_seconds = broke_seconds
+        self._broke_until = 0.0
         self._is_in_doubt = True
         self._reading = ChainLine(chain, "chain")
         self._sending = self._reading if sender is None else ChainLine(sender, "chain-sender")
@@ -131,10 +135,10 @@ class Ledger:
         self._seen: tuple[Cursor, Block] | None = None
         self._asked_at = 0.0
 
-    def close(self) -> None:
-        """End the threads once they have finished what they do; the chains stay open."""
-        self._reading.close()
-        self._sending.close()
+    def close(self, *, seconds: float) -> None:
+        """End the threads, in *seconds* at most each; the chains stay open."""
+        self._reading.close(seconds=seconds)
+        self._sending.close(seconds=seconds)
 
     async def read(self, work: Callable[[Chain], T]) -> T:
         """Run something that changes nothing, a few times if the chain can't be reached."""
@@ -150,9 +154,12 @@ class Ledger:
                 self._is_in_doubt = True
                 raise
 
+        if time.monotonic() < self._broke_until:
+            raise InsufficientFundsError("the account could not pay a moment ago; nothing was sent")
         try:
             value, fee = await self._sending.run(noting_doubt)
         except (InsufficientFundsError, SpendingLimitError) as error:
+            self._broke_until = time.monotonic() + self._broke_seconds
             self._on_event(
                 ServiceEvent(kind=EventKind.NO_FUNDS, code=type(error).__name__, detail=str(error))
             )

@@ -35,6 +35,7 @@ __all__ = ["Orchestrator"]
 
 _LOG = logging.getLogger("orchestrator.service")
 FAR_BEHIND = 10_000  # blocks: minutes of reading
+CLOSING_SECONDS = 5.0  # a node that is gone keeps a request for longer
 
 
 class Orchestrator:
@@ -75,6 +76,7 @@ class Orchestrator:
                 clock,
                 sender=sender,
                 pending_seconds=settings.pending_seconds,
+                broke_seconds=settings.retry_max_seconds,
                 on_event=self._emit,
             ),
             journal=journal,
@@ -192,7 +194,7 @@ class Orchestrator:
             await self._jobs.end()
             await self._deletions.close()
             await self._clients.close()
-            await asyncio.to_thread(self._parts.ledger.close)
+            await asyncio.to_thread(self._parts.ledger.close, seconds=CLOSING_SECONDS)
         self._jobs.raise_fatal()
         self._summary.open = len(self._jobs)
         return self._summary

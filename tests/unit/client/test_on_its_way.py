@@ -6,7 +6,13 @@ import pytest
 
 from orchestrator.chain import ContractCall, Receipt
 from orchestrator.client import JobClient, Submission
-from orchestrator.errors import ChainUnavailableError
+from orchestrator.errors import (
+    ChainError,
+    ChainUnavailableError,
+    InsufficientFundsError,
+    SpendingLimitError,
+    TooHeavyError,
+)
 from orchestrator.models import TaskInput
 from orchestrator.testing.flaky_chain import Fault, FlakyChain
 from orchestrator.testing.owner_world import World
@@ -124,6 +130,49 @@ def test_who_has_nothing_in_doubt_does_not_wait(world: World, task: TaskInput) -
     world.client(chain=FlakyChain(world.chain.inside, note)).submit(task)
 
     assert waits == []
+
+
+@pytest.mark.parametrize("error", [InsufficientFundsError, SpendingLimitError])
+def test_what_could_not_be_paid_was_not_sent(
+    world: World, task: TaskInput, monkeypatch: pytest.MonkeyPatch, error: type[ChainError]
+) -> None:
+    client = world.client()
+    with monkeypatch.context() as patch:
+        patch.setattr(world.chain.inside, "call", _raiser(error))
+        with pytest.raises(error):
+            client.submit(task)
+    (unfinished,) = client.unfinished()
+    assert not unfinished.perhaps_sent
+
+    assert client.resume() == [1]
+    assert world.job_count() == 1
+
+
+def test_a_group_that_no_block_has_room_for_is_sent_one_by_one(
+    world: World, task: TaskInput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.chain, "batch", _raiser(TooHeavyError))
+
+    outcomes = world.client().submit_many([Submission(task=task)] * 5)
+
+    assert outcomes == [1, 2, 3, 4, 5]
+    assert world.job_count() == 5
+
+
+def test_one_that_no_block_has_room_for_is_an_error(
+    world: World, task: TaskInput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.chain.inside, "call", _raiser(TooHeavyError))
+
+    with pytest.raises(TooHeavyError):
+        world.client().submit(task)
+
+
+def _raiser(error: type[ChainError]) -> Callable[..., object]:
+    def fail(*_: object, **__: object) -> object:
+        raise error
+
+    return fail
 
 
 class TestCost:

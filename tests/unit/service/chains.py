@@ -114,24 +114,28 @@ class PricedChain(FlakyChain):
         self.balance = balance
         self.fee = fee
         self.refusal: ChainError | None = None
+        self.refused = 0
 
     def call(self, call: ContractCall[T], *, signer: Account) -> Receipt[T]:
-        if self.refusal is not None:
-            raise self.refusal
+        self._refuse()
         self.balance -= self.fee
         return replace(super().call(call, signer=signer), fee=self.fee)
 
     def batch(
         self, calls: Sequence[ContractCall[T]], *, signer: Account
     ) -> list[Receipt[T] | ContractError]:
-        if self.refusal is not None:
-            raise self.refusal
+        self._refuse()
         answers = super().batch(calls, signer=signer)
         self.balance -= self.fee * len(answers)
         return [
             replace(answer, fee=self.fee) if isinstance(answer, Receipt) else answer
             for answer in answers
         ]
+
+    def _refuse(self) -> None:
+        if self.refusal is not None:
+            self.refused += 1
+            raise self.refusal
 
     def account(self, account_id: bytes) -> AccountInfo:
         return replace(super().account(account_id), balance=self.balance)

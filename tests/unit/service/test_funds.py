@@ -102,6 +102,24 @@ async def test_what_can_not_be_paid_is_an_alarm_and_tried_again(
     assert {world.status(job) for job in jobs} == {JobStatus.PROCESSED}
 
 
+async def test_who_could_not_pay_is_not_asked_again_at_once(world: World) -> None:
+    """Neither does the alarm go off for each job."""
+    worker = world.add_worker()
+    for _ in range(5):
+        world.submit(worker)
+    chain = PricedChain(world.served, balance=10**12)
+    chain.refusal = InsufficientFundsError("1010")
+    world.wrapped = chain
+
+    summary = await world.run(
+        settings=replace(QUICK, retry_max_seconds=30.0, group_size=1, batch_jobs=1)
+    )
+
+    assert summary.open == 5
+    assert len(world.heard(EventKind.NO_FUNDS)) == 1
+    assert chain.refused == 1
+
+
 async def test_balance_and_fees_are_among_the_numbers(world: World) -> None:
     metrics = OrchestratorMetrics(version="1")
     world.submit(world.add_worker())

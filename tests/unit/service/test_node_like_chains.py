@@ -1,18 +1,22 @@
 """Chains on which calls take long, blocks have limits, pages are empty, and time stands still."""
 
 import asyncio
+import gc
 import logging
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
+from orchestrator.chain import Chain
 from orchestrator.chain.embedded import EmbeddedChain
 from orchestrator.errors import ChainUnavailableError
 from orchestrator.metrics import EventKind
 from orchestrator.models import JobStatus
 from orchestrator.service import OrchestratorSettings
+from orchestrator.service.chain_line import ChainLine
 from orchestrator.testing.flaky_chain import FlakyChain
 from orchestrator.testing.workers import Behaviour
 from tests.unit.service.chains import (
@@ -68,6 +72,44 @@ async def test_reading_goes_on_while_a_call_waits_for_finality(
         await settled(world, 2)
 
     assert [world.status(job) for job in (first, second)] == [JobStatus.PROCESSED] * 2
+
+
+async def test_a_call_that_never_becomes_final_does_not_keep_the_service_from_ending(
+    world: World, gated: GatedChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.service.orchestrator.CLOSING_SECONDS", 0.05)
+    world.submit(world.add_worker())
+    async with running(world, gated, replace(QUICK, shutdown_seconds=0.05)):
+        await until(lambda: gated.sent == ["complete_jobs"])
+
+    assert not gated.gate.is_set()
+    gated.gate.set()
+
+
+async def test_an_error_that_nobody_waits_for_any_more_is_dropped(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Cancelled while the chain is asked: what it answers then is nobody's."""
+    asked, told = threading.Event(), threading.Event()
+
+    def work(_: Chain) -> None:
+        asked.set()
+        told.wait(10)
+        raise ChainUnavailableError
+
+    line = ChainLine(world.served, "test")
+    task = asyncio.create_task(line.run(work))
+    await asyncio.to_thread(asked.wait, 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    told.set()
+    await asyncio.to_thread(line.close, seconds=10)
+    await asyncio.sleep(0)
+    del task
+    gc.collect()
+
+    assert caplog.text == ""
 
 
 async def test_results_gather_while_a_call_waits_and_go_together(
