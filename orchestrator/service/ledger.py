@@ -23,8 +23,10 @@ from orchestrator.errors import (
     ChainMismatchError,
     ChainUnavailableError,
     ContractError,
+    ContractTrappedError,
     InsufficientFundsError,
     SpendingLimitError,
+    TooHeavyError,
 )
 from orchestrator.metrics import EventKind, ServiceEvent
 from orchestrator.models import (
@@ -57,6 +59,14 @@ _WORKER_EVENTS = frozenset(
 )
 _MEASUREMENT_EVENTS = frozenset({"MeasurementAllowed", "MeasurementRevoked"})
 _RULE_EVENTS = frozenset({"ParametersChanged", "ModeChanged", "RoleGranted", "RoleRevoked"})
+# After these it is known that nothing was changed; after anything else it is not.
+_CERTAIN = (
+    ContractError,
+    ContractTrappedError,
+    InsufficientFundsError,
+    SpendingLimitError,
+    TooHeavyError,
+)
 _FINAL_EVENTS = frozenset({"JobProcessed", "JobFailed", "JobCancelled", "JobExpired", "JobPurged"})
 
 
@@ -150,7 +160,9 @@ class Ledger:
         def noting_doubt(chain: Chain) -> tuple[T, int]:
             try:
                 return work(chain)
-            except ChainUnavailableError:
+            except _CERTAIN:
+                raise
+            except Exception:
                 self._is_in_doubt = True
                 raise
 

@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 
+from orchestrator.chain import ContractCall, Receipt
+from orchestrator.errors import ChainError
 from orchestrator.metrics import EventKind
-from orchestrator.models import JobStatus
+from orchestrator.models import Account, JobStatus
 from orchestrator.service import Moment, Step
 from orchestrator.testing.flaky_chain import Fault
 from orchestrator.testing.workers import Behaviour
@@ -102,6 +104,31 @@ async def test_signed_failure_that_is_on_its_way_is_not_recorded_again(
     assert world.status(job_id) is JobStatus.PROCESSED
     assert chain.sent == ["complete_jobs"] * 2, "one for each worker's statement"
     assert world.codes(job_id) == set()
+
+
+async def test_any_error_that_does_not_say_that_nothing_was_sent_is_a_doubt(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a node that can't tell what was in the block."""
+    job_id = world.submit(world.add_worker())
+    chain = CountingChain(world.served)
+    call = chain.call
+    errors = iter([ChainError("state already discarded")])
+
+    def lossy(made: ContractCall[object], *, signer: Account) -> Receipt[object]:
+        receipt = call(made, signer=signer)
+        for error in errors:
+            raise error
+        return receipt
+
+    monkeypatch.setattr(chain, "call", lossy)
+    world.wrapped = chain
+
+    await world.run()
+    await world.run()
+
+    assert chain.sent == ["complete_jobs"]
+    assert world.status(job_id) is JobStatus.PROCESSED
 
 
 async def test_a_killed_orchestrators_call_is_waited_for_by_the_next(world: World) -> None:
