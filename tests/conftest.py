@@ -13,6 +13,8 @@ from orchestrator.chain.devnode import DevNode, find_node
 # `make contract-check` sets this where it could not make the canonical build.
 BUNDLE_VARIABLE = "PHALA_JOBS_BUNDLE"
 
+_NO_NODE = "no node"
+_HOW = "set CONTRACTS_NODE, put contracts-devnode on PATH, or `make node`"
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "", None})  # noqa: S104 - nothing is bound here
 
 
@@ -34,15 +36,33 @@ def node_program() -> Path:
     """The program of a development node; tests that want one are skipped where there is none."""
     program = find_node()
     if program is None:
-        pytest.skip("no node: set CONTRACTS_NODE, put contracts-devnode on PATH, or `make node`")
+        pytest.skip(f"{_NO_NODE}: {_HOW}")
     return program
 
 
 @pytest.fixture(scope="session")
 def node(node_program: Path) -> Iterator[DevNode]:
-    """One node for all tests that do not stop it: a block for each transaction, final at once."""
-    with DevNode(node_program) as running:
+    """
+    One node for all tests that do not stop it: a block for each transaction, final at once.
+
+    It keeps the states of all blocks: what is in an old block can still be asked.
+    """
+    flags = ("--finalize-delay-sec", "0", "--state-pruning", "archive")
+    with DevNode(node_program, flags=flags) as running:
         yield running
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Count and name the tests that were skipped for want of a node."""
+    skipped = [
+        report.nodeid
+        for report in terminalreporter.stats.get("skipped", [])
+        if _NO_NODE in str(report.longrepr)
+    ]
+    if skipped:
+        terminalreporter.section(f"{len(skipped)} tests skipped for want of a node: {_HOW}")
+        for nodeid in skipped:
+            terminalreporter.line(nodeid)
 
 
 def _refuse_the_network(event: str, arguments: tuple[object, ...]) -> None:

@@ -244,6 +244,10 @@ def _item(
 
 def _deposit(record: EventRecord, signer: bytes) -> int:
     """Return what an event says the signer's deposits grew by, in planck."""
+    if (record.pallet, record.name) == ("Balances", "Transfer"):
+        # No call of ours transfers value: it is the existential deposit of a new contract.
+        fields = _fields(record)
+        return cast("int", fields["amount"]) if fields["from"] == signer else 0
     if record.pallet != "Contracts":
         return 0
     if record.name == "StorageDepositTransferredAndHeld":

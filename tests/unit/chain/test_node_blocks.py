@@ -120,6 +120,15 @@ def test_stored_code_holds_a_deposit(outcome_of: OutcomeOf) -> None:
     assert outcome_of(stored, SUCCESS).items[0].deposit == 9
 
 
+def test_what_a_new_contract_has_to_own_is_part_of_the_deposit(outcome_of: OutcomeOf) -> None:
+    def given(amount: int, giver: bytes) -> Told:
+        fields = {"from": giver.hex(), "to": OURS.hex(), "amount": amount}
+        return ("Balances", "Transfer", fields)
+
+    assert outcome_of(given(10, ALICE), held(5), SUCCESS).items[0].deposit == 15
+    assert outcome_of(given(10, BOB), held(5), SUCCESS).items[0].deposit == 5
+
+
 def test_each_item_of_a_batch_has_its_own(outcome_of: OutcomeOf) -> None:
     outcome = outcome_of(
         held(5),
