@@ -5,13 +5,15 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.attestation import sign_statement
+from orchestrator.chain import Chain
 from orchestrator.chain.bundle import load_bundle
 from orchestrator.chain.embedded import EmbeddedChain
 from orchestrator.chain.processor import JobProcessor
+from orchestrator.chain.url import open_chain
 from orchestrator.crypto import (
     AccountKey,
     EcdsaSigner,
@@ -52,9 +54,10 @@ class WorkerSecrets:
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """The chain file, the contract's address, and the workers' keys by id."""
+    """The chain's file or a node's URL, the contract's address, and the workers' keys by id."""
 
     path: Path
+    url: str = ""
     contract: bytes
     workers: dict[int, WorkerSecrets]
     blobs: dict[str, bytes]
@@ -62,7 +65,7 @@ class World:
     @property
     def settings(self) -> dict[str, str]:
         """The settings that name chain and contract."""
-        return {"chain": f"local:{self.path}", "contract": to_ss58(self.contract)}
+        return {"chain": self.url or f"local:{self.path}", "contract": to_ss58(self.contract)}
 
     @property
     def processor(self) -> JobProcessor:
@@ -70,8 +73,17 @@ class World:
 
     @contextmanager
     def chain(self) -> Iterator[EmbeddedChain]:
-        """The chain, for a look or a call."""
+        """The chain in the file, for a look or a call."""
         chain = EmbeddedChain(self.path, create=False)
+        try:
+            yield chain
+        finally:
+            chain.close()
+
+    @contextmanager
+    def any_chain(self) -> Iterator[Chain]:
+        """The chain of the settings, for a look or a call."""
+        chain = open_chain(self.settings["chain"])
         try:
             yield chain
         finally:
@@ -79,7 +91,7 @@ class World:
 
     def attest(self, job_id: int, *, worker: int = 1) -> bytes:
         """Execute the job as an echo worker would, record and mark it; return the sealed result."""
-        with self.chain() as chain:
+        with self.any_chain() as chain:
             envelope, completion = self._executed(chain, job_id, worker)
             chain.call(self.processor.record_attestation(completion), signer=OPERATOR)
             chain.call(self.processor.mark_job_processed(job_id), signer=OPERATOR)
@@ -88,7 +100,7 @@ class World:
 
     def fail(self, job_id: int, *, worker: int, code: str, message: str) -> bytes:
         """Record that the worker failed the job; return the sealed report."""
-        with self.chain() as chain:
+        with self.any_chain() as chain:
             envelope, completion = self._executed(
                 chain, job_id, worker, failure=encode_failure(code, message)
             )
@@ -97,7 +109,7 @@ class World:
         return envelope
 
     def _executed(
-        self, chain: EmbeddedChain, job_id: int, worker: int, *, failure: bytes | None = None
+        self, chain: Chain, job_id: int, worker: int, *, failure: bytes | None = None
     ) -> tuple[bytes, Completion]:
         job = chain.read(self.processor.get_job(job_id))
         assert job is not None
@@ -164,11 +176,20 @@ def write_other_build(path: Path, **changes: object) -> Path:
 def make_world(path: Path, endpoint: str) -> World:
     """Deploy the contract on a new chain and register two workers."""
     chain = EmbeddedChain(path)
+    world = World(path=path, contract=bytes(32), workers={}, blobs={})
+    made = populate(world, chain, endpoint)
+    chain.close()
+    return made
+
+
+def populate(world: World, chain: Chain, endpoint: str, *, salt: bytes = b"") -> World:
+    """Deploy the contract on the world's chain, and register two workers."""
     processor = deploy_processor(
         chain,
         admin=ADMIN,
         measurement=MEASUREMENT,
         roles={Role.REGISTRAR: ADMIN, Role.OPERATOR: OPERATOR},
+        salt=salt,
     )
     workers = {}
     for _ in range(2):
@@ -186,8 +207,7 @@ def make_world(path: Path, endpoint: str) -> World:
             valid_for=7 * 86_400_000,
         )
         workers[worker] = secrets
-    chain.close()
-    return World(path=path, contract=processor.contract, workers=workers, blobs={})
+    return replace(world, contract=processor.contract, workers=workers)
 
 
 @contextmanager

@@ -201,3 +201,30 @@ def test_quotes_and_backslashes_in_a_sample_value_are_written_as_toml() -> None:
     quoted = sample._quoted('a\\b"c')
 
     assert tomllib.loads(f"x = {quoted}") == {"x": 'a\\b"c'}
+
+
+def test_limits_on_spending_are_planck_up_to_what_a_chain_can_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PHALA_JOBS_MAX_FEE_PER_CALL", str(2**128 - 1))
+    monkeypatch.setenv("PHALA_JOBS_MAX_SPEND_PER_DAY", "0")
+
+    settings = load_settings().settings
+
+    assert (settings.max_fee_per_call, settings.max_spend_per_day) == (2**128 - 1, 0)
+    assert load_settings(options={"max_fee_per_call": "5"}).settings.max_fee_per_call == 5
+
+
+@pytest.mark.parametrize("value", ["-1", str(2**128), "much", "1.5"])
+def test_a_limit_on_spending_that_is_no_amount_is_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match="max_spend_per_day"):
+        load_settings(options={"max_spend_per_day": value})
+
+
+def test_a_bundle_is_beside_the_file_that_names_it(tmp_path: Path) -> None:
+    path = _file(tmp_path, 'bundle = "other.contract"\nspending_file = "spent.json"\n')
+
+    settings = load_settings(file=path).settings
+
+    assert settings.bundle == tmp_path / "other.contract"
+    assert settings.spending_file == tmp_path / "spent.json"
