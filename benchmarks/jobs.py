@@ -95,12 +95,14 @@ class Watcher(threading.Thread):
         self._system = system
         self._expected = expected
         self._samples = samples
+        # Before anything is submitted: opening a chain takes longer than a job.
+        head = system.stage.chain.finalized_head()
+        self._start = Cursor(block=head.number, index=1 << 31)
 
     def run(self) -> None:
         stage = self._system.stage
         chain = open_chain(stage.chain_url)
-        head = chain.finalized_head()
-        cursor = Cursor(block=head.number, index=1 << 31)
+        cursor = self._start
         deadline = time.monotonic() + PATIENCE_SECONDS
         while len(self.processed) < self._expected and time.monotonic() < deadline:
             page = chain.events(stage.contract, after=cursor)
