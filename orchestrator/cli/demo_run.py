@@ -420,8 +420,8 @@ def _history(stage: Stage, job: Job) -> list[tuple[str, int, str]]:
             continue
         words = f"block {raw.block.number} {short(raw.block.hash)}, final,"
         words += f" {shown_time(raw.block.timestamp)}"
-        if "worker" in event.fields:
-            words += f", worker {event.fields['worker']}"
+        if event.statement is not None:
+            words += f", worker {event.statement['worker']}"
         rows.append((event.name, raw.block.timestamp - job.created_at, words))
     return rows
 

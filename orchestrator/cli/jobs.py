@@ -14,6 +14,7 @@ from orchestrator.cli.output import Document, JsonValue, to_json
 from orchestrator.cli.results import show_output
 from orchestrator.cli.session import Session
 from orchestrator.cli.values import parse_duration, parse_task_parameters, read_input
+from orchestrator.errors import InsufficientFundsError, SpendingLimitError
 
 if TYPE_CHECKING:
     from orchestrator.chain import Cost
@@ -84,8 +85,12 @@ def submit(
             cost = client.estimate(task_input, workers=worker or None, ttl_ms=ttl_ms).cost
         _show_cost(session, cost)
         return
-    with session.output.progress("Sealing and submitting"):
-        job_id = client.submit(task_input, workers=worker or None, ttl_ms=ttl_ms, key=key)
+    try:
+        with session.output.progress("Sealing and submitting"):
+            job_id = client.submit(task_input, workers=worker or None, ttl_ms=ttl_ms, key=key)
+    except (InsufficientFundsError, SpendingLimitError) as error:
+        kept = "the sealed job is kept: jobs --resume, or the same command again, sends it"
+        raise type(error)(f"{error}; {kept}") from error
     session.say_paid(returned=f"; phala-jobs purge {job_id} and account release return it")
     document: dict[str, JsonValue] = {"job_id": job_id, **session.paid_document()}
     if wait:

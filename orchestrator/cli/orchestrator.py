@@ -42,6 +42,7 @@ SETTINGS = (
     "orchestrator_concurrency",
     "orchestrator_keep_results",
     "orchestrator_from_block",
+    "orchestrator_batch_jobs",
 )
 ANY_OWNER = "any"
 MAX_TOKENS_BYTES = 1 << 20
@@ -119,6 +120,7 @@ def _build(
         concurrency=settings.orchestrator_concurrency,
         keep_results_days=settings.orchestrator_keep_results,
         from_block=settings.orchestrator_from_block,
+        batch_jobs=settings.orchestrator_batch_jobs,
     )
     tokens = _Tokens(settings.orchestrator_tokens)
     processor, account = session.processor, session.signer

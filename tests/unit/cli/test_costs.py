@@ -122,6 +122,22 @@ def test_a_submission_shows_its_cost_and_a_purge_what_comes_back(
     assert "a deposit of 50,000 planck came back" in purged.stderr
 
 
+def test_a_submission_above_the_limit_is_kept_for_later(
+    run: Run, priced: type[PricedChain], owner: World
+) -> None:
+    words = ("submit", "echo", "-", "--json")
+
+    refused = run(*words, "--max-fee-per-call", 1, stdin=b"x")
+    unfinished = run("jobs", "--json").document["unfinished"]
+    again = run(*words, stdin=b"x")
+
+    assert (refused.exit_code, refused.document["error"]) == (1, "SpendingLimitError")
+    assert "jobs --resume, or the same command again, sends it" in refused.document["message"]
+    assert (unfinished, again.document["job_id"]) == (1, 1)
+    assert priced.sent == ["submit_confidential_job"]
+    assert run("jobs", "--json").document["unfinished"] == 0
+
+
 def test_a_submission_that_was_made_before_costs_nothing_again(
     run: Run, priced: type[PricedChain], owner: World
 ) -> None:

@@ -69,7 +69,7 @@ def test_the_demo_shows_nine_pages_and_every_assertion_holds(
     for words in (
         "5. The first worker is killed during the job",
         "worker 1 said     running",
-        "AttestationRecorded",
+        "JobProcessed",
         "recorded worker     2",
         "Wisconsin diagnostic breast cancer data (UCI 1993, CC BY 4.0)",
         "20 of 20 right; of all held-out patients 113 of 114.",

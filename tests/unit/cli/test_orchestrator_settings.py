@@ -13,8 +13,14 @@ from tests.unit.cli.world import World
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ((), (128, 0, 0)),
-        (("--concurrency", "3", "--keep-results", "7", "--from-block", "2"), (3, 7, 2)),
+        ((), (128, 0, 0, 200)),
+        (
+            (
+                *("--concurrency", "3", "--keep-results", "7"),
+                *("--from-block", "2", "--batch-jobs", "5"),
+            ),
+            (3, 7, 2, 5),
+        ),
     ],
 )
 def test_settings_reach_the_service(
@@ -23,13 +29,15 @@ def test_settings_reach_the_service(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     words: tuple[str, ...],
-    expected: tuple[int, int, int],
+    expected: tuple[int, ...],
 ) -> None:
-    found: list[tuple[int, int, int]] = []
+    found: list[tuple[int, ...]] = []
 
     class Settings(service.OrchestratorSettings):
         def __post_init__(self) -> None:
-            found.append((self.concurrency, self.keep_results_days, self.from_block))
+            found.append(
+                (self.concurrency, self.keep_results_days, self.from_block, self.batch_jobs)
+            )
             super().__post_init__()
 
     monkeypatch.setattr(service, "OrchestratorSettings", Settings)
