@@ -36,7 +36,7 @@ from orchestrator.models import Account
 __all__ = ["Included", "Sender", "read_block"]
 
 _ATTEMPTS = 8
-_SIGNED_ANEW = 2
+_SIGNED_ANEW = 4
 _LONGEST_PAUSE_SECONDS = 5.0
 # How often it is asked what nobody tells.
 _POLL_SECONDS = 5.0
@@ -169,7 +169,9 @@ class Sender:
                     return signed, watch
             self._forget_nonce(account)
             self._judge(refusal, account, attempt)
-            if refusal.code in _REFUSED_NOW and not self._has_paused(deadline, attempt):
+            # A nonce or a runtime is read anew at once; a pool takes its time.
+            wants_time = refusal.code in _REFUSED_NOW or (attempt and _is_badly_signed(refusal))
+            if wants_time and not self._has_paused(deadline, attempt):
                 break
         raise ChainUnavailableError(
             f"account {to_ss58(account)}: nothing was sent: {refusal}"
@@ -199,11 +201,15 @@ class Sender:
             self._seeded[account] = state
         best, final = self._heads.best, self._heads.finalized
         # A block that is final can't be taken back, one that is too old makes the era short.
-        birth = final if best.number - final.number <= ERA_BLOCKS // 4 else best
+        last = final if best.number - final.number <= ERA_BLOCKS // 4 else best
+        # Its parent: a node tells of a block before its pool has taken note of it, and a pool at
+        # an earlier block than the era's first counts the era before, and finds the signature bad.
+        birth = Mortality(number=last.number, hash=last.hash)
+        if last.number > 0:
+            birth = Mortality(number=last.number - 1, hash=last.parent)
         runtime = self._node.runtime()
-        mortality = Mortality(number=birth.number, hash=birth.hash)
         return _Signed(
-            data=runtime.sign(call, signer=signer, nonce=sequence.next, mortality=mortality),
+            data=runtime.sign(call, signer=signer, nonce=sequence.next, mortality=birth),
             account=account,
             nonce=sequence.next,
             birth=birth.number,
@@ -217,7 +223,7 @@ class Sender:
         text = error.text if error.code == _INVALID else ""
         if "outdated" in text:
             return
-        if ("bad signature" in text or "ancient birth" in text) and attempt < _SIGNED_ANEW:
+        if _is_badly_signed(error) and attempt < _SIGNED_ANEW:
             # The runtime has changed, or the block that the era begins at is gone.
             self._node.note_version(None)
             return
@@ -339,6 +345,11 @@ def _held(sequence: _Sequence, account: bytes, deadline: float) -> Iterator[None
         yield
     finally:
         sequence.lock.release()
+
+
+def _is_badly_signed(error: RpcError) -> bool:
+    words = ("bad signature", "ancient birth")
+    return error.code == _INVALID and any(word in error.text for word in words)
 
 
 def read_block(value: object) -> tuple[Header, tuple[bytes, ...]]:

@@ -68,12 +68,19 @@ def test_a_transaction_is_final_when_it_is_returned(world: World, sender: Open) 
 
 def test_a_transaction_is_mortal(world: World, sender: Open) -> None:
     """Trap B17: substrate-interface makes immortal transactions."""
+    sender().send(call(), signer=ALICE)
+
+    assert world.submitted[0]["birth"] == 0
+
+
+def test_an_era_begins_a_block_before_the_last(world: World, sender: Open) -> None:
+    """A pool that has not taken note of the last block yet would find the signature bad."""
     world.include()
     world.include()
 
     sender().send(call(), signer=ALICE)
 
-    assert world.submitted[0]["birth"] == 2
+    assert world.submitted[0]["birth"] == 1
 
 
 def test_a_finished_subscription_costs_no_request(world: World, sender: Open) -> None:
