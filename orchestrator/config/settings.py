@@ -282,6 +282,15 @@ class Settings:
             bounds=(0, (1 << 32) - 1),
         ),
     ] = 0
+    orchestrator_batch_jobs: Annotated[
+        int,
+        Described(
+            text=(
+                "Most jobs that one transaction records and marks; fewer where blocks are small."
+            ),
+            bounds=(1, 1_000),
+        ),
+    ] = 200
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,10 +91,11 @@ class Settlement:
     async def _gather(self) -> list[_Item | None]:
         """Take what is there once a group is full, or a short time after the first one came."""
         settings = self._parts.settings
+        group_size = min(settings.group_size, settings.batch_jobs)
         items = [await self._queue.get()]
         try:
             async with asyncio.timeout(settings.group_seconds):
-                while items[-1] is not None and len(items) < settings.group_size:
+                while items[-1] is not None and len(items) < group_size:
                     items.append(await self._queue.get())
         except TimeoutError:
             pass
@@ -109,7 +110,8 @@ class Settlement:
     async def _settle_all(self, items: Sequence[_Item]) -> None:
         ledger = self._parts.ledger
         try:
-            if await ledger.settle_doubt():
+            await ledger.calls.settle_doubt()
+            if ledger.calls.has_doubted:
                 items = await self._without_done(items)
             codes = await self._attempt(items) if items else []
             with self._parts.steps.at(Step.READ_BACK):
@@ -136,16 +138,18 @@ class Settlement:
             _fail_all(items, lambda: error)
 
     async def _without_done(self, items: Sequence[_Item]) -> list[_Item]:
-        """After a doubt: settle what is done already, and return the rest."""
+        """Settle what is done already, as the chain has it now, and return the rest."""
+        failed = [i.job.job_id for i in items if _outcome(i) is Outcome.FAILED]
         with self._parts.steps.at(Step.READ_BACK):
-            jobs = await self._parts.ledger.jobs([item.job.job_id for item in items])
+            statuses = await self._parts.ledger.statuses([item.job.job_id for item in items])
+            jobs = await self._parts.ledger.jobs(failed)
         rest = []
         for item in items:
-            job = jobs[item.job.job_id]
-            if job is None or job.status.is_final or _has_failure(job, item.completion):
-                _settle(item, None if job is None else job.status, "")
+            status, job = statuses.get(item.job.job_id), jobs.get(item.job.job_id)
+            if status is None or status.is_final or (job and _has_failure(job, item.completion)):
+                _settle(item, status, "")
             else:
-                rest.append(replace(item, job=job))
+                rest.append(replace(item, job=replace(item.job, status=status)))
         return rest
 
     async def _attempt(self, items: Sequence[_Item]) -> list[str]:
@@ -190,9 +194,8 @@ class Settlement:
             if item.job.status is JobStatus.SUBMITTED:
                 with parts.steps.at(Step.RECORD_ATTESTATION):
                     await parts.ledger.record_attestation(item.completion)
-            is_completed = item.completion.attestation_proof.outcome is Outcome.COMPLETED
             may_mark = is_operator or item.job.owner == parts.ledger.account_id
-            if is_completed and may_mark:
+            if may_mark and _outcome(item) is Outcome.COMPLETED:
                 with parts.steps.at(Step.MARK_PROCESSED):
                     await parts.ledger.mark_processed(job_id)
         except ContractError as error:
@@ -201,11 +204,13 @@ class Settlement:
         return ""
 
 
+def _outcome(item: _Item) -> Outcome:
+    return item.completion.attestation_proof.outcome
+
+
 def _has_failure(job: Job, completion: Completion) -> bool:
     """Whether the job has this very failure on record."""
-    return completion.attestation_proof.outcome is Outcome.FAILED and any(
-        failure.result_hash == completion.result_hash for failure in job.failures
-    )
+    return any(failure.result_hash == completion.result_hash for failure in job.failures)
 
 
 def _settle(item: _Item, status: JobStatus | None, code: str) -> None:
