@@ -48,6 +48,8 @@ _MAX_KEY_LENGTH = 128
 _GROUP = 16
 _LONGEST_PAUSE_SECONDS = 5.0
 _SHORTEST_PAUSE_SECONDS = 0.05
+# A chain with an older last block than this is known to rest, and judges a call in a new block.
+_RESTING_SECONDS = 11.0
 # How long to wait for what may be on its way; then somebody may try again later.
 _PENDING_SECONDS = 120.0
 
@@ -145,15 +147,16 @@ class Submitter:
             return (yield from self._finish(run))
 
     def _finish(self, run: _Run) -> Generator[SubmitProgress, None, list[JobId | ContractError]]:
-        waited = 0.0
+        tried_at = self._clock()
         while run.open_entries:
             with self._list.sending_lock():
                 self._settle(run)
-                group = self._next_group(run, waited)
+                group = self._next_group(run, (self._clock() - tried_at) / 1_000)
                 is_limited = self._send(run, self._sendable(run, group))
             pause = self._pause_seconds() if is_limited or (run.open_entries and not group) else 0.0
-            # A window begins with a job: after one was tried, the wait is for a whole one again.
-            waited = pause if group else waited + pause
+            if group:
+                # A window begins with a job: after a try, the wait is for a whole one again.
+                tried_at = self._clock()
             refused = sum(isinstance(outcome, ContractError) for outcome in run.outcomes.values())
             yield SubmitProgress(
                 submitted=len(run.outcomes) - refused,
@@ -294,7 +297,7 @@ class Submitter:
             # A chain without new blocks answers with the time of its last one: well after a whole
             # window by our own clock, the next call finds out.
             window_seconds = self._view.parameters().rate_window / 1_000
-            is_over = waited > window_seconds + _LONGEST_PAUSE_SECONDS
+            is_over = waited > max(window_seconds + _LONGEST_PAUSE_SECONDS, _RESTING_SECONDS)
             size = min(size, left) if left else int(is_over)
         return list(run.open_entries)[:size]
 

@@ -112,6 +112,19 @@ class TestRateLimit:
         assert outcomes == [1, 2, 3, 4]
         assert world.clock.now - started >= 65_000
 
+    def test_a_chain_that_rests_is_not_asked_before_it_is_known_to(
+        self, make: Callable[..., World]
+    ) -> None:
+        """However short the window: a block of ten seconds ago is what it would be judged by."""
+        world = make(rate_limit=2, rate_window=2_000)
+        client = world.client()
+        started = world.clock.now
+        world.chain.answers["rate_limit_left"] = lambda left: left if world.job_count() != 2 else 0
+
+        assert client.submit_many(_submissions(3)) == [1, 2, 3]
+
+        assert 11_000 <= world.clock.now - started < 12_000
+
     def test_long_windows_are_looked_at_now_and_then(self, make: Callable[..., World]) -> None:
         world = make(rate_limit=1, rate_window=180_000)
 
