@@ -426,9 +426,11 @@ def test_fees_and_deposits_are_what_the_signer_paid(
 
     given = chain.call(processor.grant_role(stranger, Role.GUARDIAN), signer=registrar)
     between = chain.account(account).balance
+    revoke = processor.revoke_role(stranger, Role.GUARDIAN)
+    foreseen = chain.estimate(revoke, caller=account).cost
     batch = chain.batch(
         [
-            processor.revoke_role(stranger, Role.GUARDIAN),
+            revoke,
             processor.grant_role(stranger, Role.OPERATOR),
             processor.grant_role(stranger, Role.REGISTRAR),
         ],
@@ -448,6 +450,8 @@ def test_fees_and_deposits_are_what_the_signer_paid(
         deposits = [receipt.deposit for receipt in receipts]
         # What is freed comes back, but for what the chain's rounding keeps.
         assert 0 <= deposits[0] + deposits[1] <= 2
+        assert foreseen is not None
+        assert foreseen.deposit == deposits[1] < 0
         assert deposits[2] == deposits[3] == deposits[0] > 0
         assert all(receipt.fee > 0 for receipt in receipts)
 

@@ -52,7 +52,8 @@ class Pair:
     A node and its mirror, with the same contract.
 
     *cells* reads the node's storage cells of a contract at a block; *starts* are where the events
-    of each chain begin.
+    of each chain begin. `refused_in_blocks` counts calls that passed their dry run and were refused
+    all the same.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Pair:
         self.node = node
         self.mirror = mirror
         self.processor = processor
+        self.refused_in_blocks = 0
         self._cells = cells
         self._seen = dict(zip((node, mirror), starts, strict=True))
 
@@ -176,6 +178,7 @@ class Pair:
         foreseen, afterwards = judged
         if isinstance(answer, Exception) or isinstance(mirrored, Exception):
             _same(f"{call.label}: outcome in the block", _kept(answer), _kept(mirrored))
+            self.refused_in_blocks += 1
             # A block does not say why it refused: the node can only ask again, after the block.
             _same(f"{call.label}: reason", _shape(answer), _shape(afterwards.refusal) or "Reverted")
             return

@@ -95,7 +95,14 @@ class Run:
         ]
         compared = ", ".join(f"{number} {what}" for what, number in self.compared.items())
         total, good = self.made.total(), self.accepted.total()
-        return "\n".join([f"{total} calls, {good} accepted; compared {compared}", *rows])
+        inside = self.refused_in_blocks
+        first = f"{total} calls, {good} accepted, {inside} refused in blocks; compared {compared}"
+        return "\n".join([first, *rows])
+
+    @property
+    def refused_in_blocks(self) -> int:
+        """How many calls were sent and refused by the block, not by a dry run."""
+        return self._pair.refused_in_blocks
 
     def _goes_on(self) -> bool:
         made = self.made.total()

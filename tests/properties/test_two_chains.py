@@ -74,6 +74,7 @@ def test_random_calls_do_the_same_on_a_node(
     assert run.missing == []
     assert run.made.total() >= CALLS
     assert run.accepted.total() >= 0.3 * run.made.total()
+    assert run.refused_in_blocks > 0
 
 
 def test_random_calls_do_the_same_on_a_stand_in() -> None:
