@@ -5,30 +5,23 @@ A `Chain` is used from one thread at a time, and a call takes as long as finalit
 and calls have a thread each, where there is a connection for each: what is read does not wait for
 what is sent. Parameters, workers and measurements are read once and again when an event says that
 they changed; the contract decides in the end, so that a moment's lag can only cost a refused call.
-
-After a call of which nobody knows what became, and after the start, which may follow one, the
-ledger is in doubt: `settle_doubt` waits until nothing is on its way any more, and whoever sends
-looks first at what is done already.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from orchestrator.attestation.verifier import JobView
-from orchestrator.chain import Block, Chain, ContractCall, Cursor, Receipt
+from orchestrator.chain import Block, Chain, Cursor, Receipt
 from orchestrator.chain.processor import ContractEvent, JobProcessor
 from orchestrator.errors import (
     ChainMismatchError,
     ChainUnavailableError,
     ContractError,
-    ContractTrappedError,
-    InsufficientFundsError,
-    SpendingLimitError,
-    TooHeavyError,
 )
-from orchestrator.metrics import EventKind, ServiceEvent
+from orchestrator.metrics import ServiceEvent
 from orchestrator.models import (
     Account,
     Attestation,
@@ -44,6 +37,7 @@ from orchestrator.models import (
     Worker,
     WorkerId,
 )
+from orchestrator.service.calls import Calls
 from orchestrator.service.chain_line import ChainLine
 
 __all__ = ["EventsRead", "Ledger", "Recorded"]
@@ -59,14 +53,6 @@ _WORKER_EVENTS = frozenset(
 )
 _MEASUREMENT_EVENTS = frozenset({"MeasurementAllowed", "MeasurementRevoked"})
 _RULE_EVENTS = frozenset({"ParametersChanged", "ModeChanged", "RoleGranted", "RoleRevoked"})
-# After these it is known that nothing was changed; after anything else it is not.
-_CERTAIN = (
-    ContractError,
-    ContractTrappedError,
-    InsufficientFundsError,
-    SpendingLimitError,
-    TooHeavyError,
-)
 _FINAL_EVENTS = frozenset({"JobProcessed", "JobFailed", "JobCancelled", "JobExpired", "JobPurged"})
 
 
@@ -107,9 +93,8 @@ class Ledger:
     """
     Reads and calls one contract with one account; `start` first.
 
-    *sender* is a connection of its own for calls; without it they share *chain*. What is on its
-    way is waited for, for *pending_seconds*; an account that can't pay is not asked to for
-    *broke_seconds*. *on_event* hears of fees, and of that.
+    *sender* is a connection of its own for calls; without it they share *chain*. For the rest see
+    `Calls`.
     """
 
     def __init__(
@@ -131,13 +116,15 @@ class Ledger:
         self._account = account
         self._clock = clock
         self._ahead = 0
-        self._pending_seconds = pending_seconds
-        self._on_event = on_event
-        self._broke_seconds = broke_seconds
-        self._broke_until = 0.0
-        self._is_in_doubt = True
         self._reading = ChainLine(chain, "chain")
         self._sending = self._reading if sender is None else ChainLine(sender, "chain-sender")
+        self.calls = Calls(
+            self._sending,
+            account,
+            pending_seconds=pending_seconds,
+            broke_seconds=broke_seconds,
+            on_event=on_event,
+        )
         self._workers: dict[WorkerId, Worker] = {}
         self._ids: dict[PublicKey, WorkerId] = {}
         self._measurements: dict[bytes, bool] = {}
@@ -154,64 +141,11 @@ class Ledger:
         """Run something that changes nothing, a few times if the chain can't be reached."""
         return await self._reading.repeated(work)
 
-    async def _send(self, work: Callable[[Chain], tuple[T, int]], *, jobs: int) -> T:
-        """Run something that is not repeated and returns its fee too; *jobs* are paid with it."""
-
-        def noting_doubt(chain: Chain) -> tuple[T, int]:
-            try:
-                return work(chain)
-            except _CERTAIN:
-                raise
-            except Exception:
-                self._is_in_doubt = True
-                raise
-
-        if time.monotonic() < self._broke_until:
-            raise InsufficientFundsError("the account could not pay a moment ago; nothing was sent")
-        try:
-            value, fee = await self._sending.run(noting_doubt)
-        except (InsufficientFundsError, SpendingLimitError) as error:
-            self._broke_until = time.monotonic() + self._broke_seconds
-            self._on_event(
-                ServiceEvent(kind=EventKind.NO_FUNDS, code=type(error).__name__, detail=str(error))
-            )
-            raise
-        if fee:
-            self._on_event(ServiceEvent(kind=EventKind.FEE, planck=fee, jobs=jobs))
-        return value
-
-    async def settle_doubt(self) -> bool:
-        """
-        Return once nothing that was sent before is on its way; whether something may have been.
-
-        Raises:
-            ChainUnavailableError: It still is, or nobody can tell.
-        """
-        if not self._is_in_doubt:
-            return False
-
-        def wait(chain: Chain) -> None:
-            chain.wait_for_pending(self.account_id, timeout_seconds=self._pending_seconds)
-            self._is_in_doubt = False
-
-        await self._sending.run(wait)
-        return True
-
-    async def call(self, call: ContractCall[T], *, jobs: int = 0) -> T:
-        """Make one call and return its value once it is finalized; it is not repeated."""
-        await self.settle_doubt()
-
-        def work(chain: Chain) -> tuple[T, int]:
-            receipt = chain.call(call, signer=self._account)
-            return receipt.value, receipt.fee
-
-        return await self._send(work, jobs=jobs)
-
     # What the contract's rules are.
 
     async def start(self) -> None:
         """
-        Read the rules.
+        Read the rules, and wait for what is on its way from an earlier run.
 
         Raises:
             ChainMismatchError: There is no such contract, or it was deployed with
@@ -233,6 +167,9 @@ class Ledger:
                 f"this chain's is 0x{self.genesis_hash.hex()}"
             )
         await self.rules()
+        # Before anything is known of a job: an earlier run may have sent something just now.
+        with contextlib.suppress(ChainUnavailableError):
+            await self.calls.settle_doubt()
 
     async def rules(self) -> Rules:
         """Return the rules as last read."""
@@ -315,7 +252,7 @@ class Ledger:
         return await self.read(lambda chain: chain.read(self._processor.get_job(job_id)))
 
     async def jobs(self, job_ids: Sequence[JobId]) -> dict[JobId, Job | None]:
-        """Read jobs whole, where calls are sent."""
+        """Read jobs whole, where calls are sent, which knows of what it has just sent."""
 
         def work(chain: Chain) -> dict[JobId, Job | None]:
             return {job_id: chain.read(self._processor.get_job(job_id)) for job_id in job_ids}
@@ -424,23 +361,23 @@ class Ledger:
             fee = sum(answer.fee for answer in answers if isinstance(answer, Receipt))
             return [one.value if isinstance(one, Receipt) else one for one in answers], fee
 
-        return await self._send(work, jobs=jobs)
+        return await self.calls.send(work, jobs=jobs)
 
     async def record_attestation(self, completion: Completion) -> None:
         """Record one statement."""
-        await self.call(self._processor.record_attestation(completion), jobs=1)
+        await self.calls.make(self._processor.record_attestation(completion), jobs=1)
 
     async def mark_processed(self, job_id: JobId) -> None:
         """Mark one job processed."""
-        await self.call(self._processor.mark_job_processed(job_id), jobs=1)
+        await self.calls.make(self._processor.mark_job_processed(job_id), jobs=1)
 
     async def expire(self, job_id: JobId) -> None:
         """Close a job whose deadline has passed."""
-        await self.call(self._processor.expire_job(job_id))
+        await self.calls.make(self._processor.expire_job(job_id))
 
     async def suspend(self, worker: WorkerId) -> None:
         """Suspend a worker."""
-        await self.call(self._processor.suspend_worker(worker))
+        await self.calls.make(self._processor.suspend_worker(worker))
 
 
 def is_closing(event: ContractEvent) -> bool:
