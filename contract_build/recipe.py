@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,9 @@ from contract_build.inputs import ROOT
 __all__ = ["RUST_VERSION", "Canonical", "Debian", "Recipe", "RecipeError", "find_recipe"]
 
 RUST_VERSION = "1.95.0"
-# wasmi charges every byte of a function when it is first called: one large `call` would cost more
-# gas than it saves bytes.
-WASM_OPT_FLAGS = ("-Oz", "-ocimfs", "100", "--mvp-features", "--zero-filled-memory")
+# wasmi charges every byte of a function when it is first called: a larger `call` would cost more
+# gas than it saves bytes, so no function is inlined here because it has only one caller.
+WASM_OPT_FLAGS = ("-Oz", "-ocimfs", "0", "--mvp-features", "--zero-filled-memory")
 CRATE = "phala_job_processor"
 
 # The stack of 64 KiB and the memory of 16 pages are what cargo-contract gives every contract.
@@ -72,7 +73,7 @@ def _first_line_of(command: Sequence[str | Path], env: Mapping[str, str] | None 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(ABC):
     """The tools of one way to build; `root` is the checkout, `target` a folder for the outputs."""
 
     root: Path
@@ -88,17 +89,17 @@ class Recipe:
         # Flags of the caller would change the bytes; CARGO_ENCODED_RUSTFLAGS overrules them.
         return {"CARGO_INCREMENTAL": "0", "SOURCE_DATE_EPOCH": "0"}
 
+    @abstractmethod
     def cargo(self) -> tuple[str, ...]:
         """Return the command that runs this recipe's cargo."""
-        raise NotImplementedError
 
+    @abstractmethod
     def wasm_opt(self) -> tuple[str, ...]:
         """Return the command that runs this recipe's wasm-opt."""
-        raise NotImplementedError
 
+    @abstractmethod
     def versions(self) -> dict[str, str]:
         """Return the versions of compiler, linker and optimiser as they name themselves."""
-        raise NotImplementedError
 
     def compile(self) -> bytes:
         """

@@ -1,23 +1,25 @@
 //! What the contract tells the world.
 //!
-//! Events are named, never anonymous, and have at most three topics besides their signature. No
-//! 32-byte value that a caller chooses is a topic: it could equal another event's signature.
+//! Events are named, never anonymous, and their signature is the first topic. A chain charges each
+//! topic like a storage write, so the events of jobs have no other: whoever reads events by block
+//! finds job and owner in their data. Where there are more topics, none is a 32-byte value that a
+//! caller chooses: it could equal another event's signature.
 
 use ink::prelude::vec::Vec;
 use ink::primitives::AccountId;
 
 use crate::parameters::Parameters;
-use crate::types::{JobId, Mode, Outcome, PublicKey, Role, Signature, WorkerId};
+use crate::types::{
+    CompletedStatement, JobId, Mode, Outcome, PublicKey, Role, Signature, WorkerId,
+};
 
 /// A job was submitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[ink::event]
 pub struct JobSubmitted {
     /// The job's number.
-    #[ink(topic)]
     pub job_id: JobId,
     /// Who submitted it.
-    #[ink(topic)]
     pub owner: AccountId,
     /// The blake2-256 hash of the sealed payload.
     pub payload_hash: [u8; 32],
@@ -35,10 +37,8 @@ pub struct JobSubmitted {
 #[ink::event]
 pub struct AttestationRecorded {
     /// The job's number.
-    #[ink(topic)]
     pub job_id: JobId,
     /// Who signed.
-    #[ink(topic)]
     pub worker: WorkerId,
     /// How the execution ended.
     pub outcome: Outcome,
@@ -61,13 +61,14 @@ pub struct AttestationRecorded {
 #[ink::event]
 pub struct JobProcessed {
     /// The job's number.
-    #[ink(topic)]
     pub job_id: JobId,
     /// Who submitted it.
-    #[ink(topic)]
     pub owner: AccountId,
     /// The blake2-256 hash of the sealed result.
     pub result_hash: [u8; 32],
+    /// The worker's signed statement, if it was verified and recorded in the same step: there is
+    /// no `AttestationRecorded` then.
+    pub statement: Option<CompletedStatement>,
 }
 
 /// Every worker of a job has failed it.
@@ -75,10 +76,8 @@ pub struct JobProcessed {
 #[ink::event]
 pub struct JobFailed {
     /// The job's number.
-    #[ink(topic)]
     pub job_id: JobId,
     /// Who submitted it.
-    #[ink(topic)]
     pub owner: AccountId,
 }
 
@@ -87,10 +86,8 @@ pub struct JobFailed {
 #[ink::event]
 pub struct JobCancelled {
     /// The job's number.
-    #[ink(topic)]
     pub job_id: JobId,
     /// Who submitted it.
-    #[ink(topic)]
     pub owner: AccountId,
 }
 
@@ -99,10 +96,8 @@ pub struct JobCancelled {
 #[ink::event]
 pub struct JobExpired {
     /// The job's number.
-    #[ink(topic)]
     pub job_id: JobId,
     /// Who submitted it.
-    #[ink(topic)]
     pub owner: AccountId,
 }
 
@@ -111,11 +106,22 @@ pub struct JobExpired {
 #[ink::event]
 pub struct JobPurged {
     /// The job's number.
-    #[ink(topic)]
     pub job_id: JobId,
     /// Who submitted it.
-    #[ink(topic)]
     pub owner: AccountId,
+}
+
+impl From<AttestationRecorded> for CompletedStatement {
+    fn from(recorded: AttestationRecorded) -> Self {
+        Self {
+            worker: recorded.worker,
+            units: recorded.units,
+            started_at: recorded.started_at,
+            finished_at: recorded.finished_at,
+            issued_at: recorded.issued_at,
+            signature: recorded.signature,
+        }
+    }
 }
 
 /// A worker entered the trusted list.

@@ -2,16 +2,16 @@
 
 use ink::prelude::vec::Vec;
 use ink::primitives::AccountId;
-use ink::storage::traits::{Packed, StorageKey};
 use ink::storage::Mapping;
 
 use crate::access::Access;
 use crate::attestation::{blake2_256, is_zero};
+use crate::cells::cells_of;
 use crate::deadline::has_passed;
 use crate::ensure::ensure;
 use crate::errors::{Error, Result};
 use crate::events::{JobCancelled, JobExpired, JobProcessed, JobPurged, JobSubmitted};
-use crate::job_row::{JobRow, MAX_WORKERS};
+use crate::job_row::{JobRow, NewJob, MAX_WORKERS};
 use crate::page::page;
 use crate::parameters::Parameters;
 use crate::rate::Accounts;
@@ -24,15 +24,12 @@ use crate::workers::Workers;
 /// The longest location of a referenced payload in bytes.
 pub const MAX_LOCATION: usize = 256;
 
-/// The jobs, one row each, and their payloads.
+/// The jobs, one row each.
 #[ink::storage_item]
 #[derive(Debug, Default)]
 pub struct Jobs {
     pub(crate) counter: JobId,
     pub(crate) rows: Mapping<JobId, JobRow>,
-    // An inline payload, or the location of a referenced one. Apart from the row, so that no later
-    // message rewrites it.
-    pub(crate) payloads: Mapping<JobId, Vec<u8>>,
 }
 
 /// A sealed payload as its owner submits it.
@@ -91,7 +88,7 @@ pub struct Admission<'a> {
     /// The limits.
     pub parameters: &'a Parameters,
     /// The accounts' windows.
-    pub accounts: &'a mut Accounts,
+    pub accounts: &'a Accounts,
 }
 
 impl Jobs {
@@ -141,29 +138,24 @@ impl Jobs {
         let cell = accounts.charged(call, parameters)?;
         let job_id = self.counter.checked_add(1).ok_or(Error::Overflow)?;
 
-        let row = JobRow {
+        let job = NewJob {
             owner: call.caller,
             created_at: call.now,
             deadline: call.now.saturating_add(options.ttl),
-            status: JobStatus::Submitted,
             payload_hash: submission.payload_hash,
             public_key,
             reference_length: submission.reference_length,
-            processed_at: None,
             workers: options.workers,
-            failures: Vec::new(),
-            attestation: None,
         };
         self.counter = job_id;
         accounts.store(call.caller, &cell);
-        self.payloads.insert(job_id, &submission.bytes);
-        self.store(job_id, &row);
+        self.store(job_id, &JobRow::new(&job, &submission.bytes));
         Ok(JobSubmitted {
             job_id,
-            owner: row.owner,
-            payload_hash: row.payload_hash,
-            workers: row.workers,
-            deadline: row.deadline,
+            owner: job.owner,
+            payload_hash: job.payload_hash,
+            workers: job.workers,
+            deadline: job.deadline,
         })
     }
 
@@ -173,17 +165,14 @@ impl Jobs {
     ///
     /// `WrongStatus` if the job is not attested.
     pub fn mark(job_id: JobId, row: &mut JobRow, now: u64) -> Result<JobProcessed> {
-        let attestation = match (row.status, &row.attestation) {
-            (JobStatus::Attested, Some(attestation)) => attestation,
-            _ => return Err(Error::WrongStatus),
-        };
-        let result_hash = attestation.result_hash;
-        row.status = JobStatus::Processed;
-        row.processed_at = Some(now);
+        ensure!(row.status() == JobStatus::Attested, Error::WrongStatus);
+        let attestation = row.attestation().ok_or(Error::WrongStatus)?;
+        row.set_processed(now);
         Ok(JobProcessed {
             job_id,
-            owner: row.owner,
-            result_hash,
+            owner: row.owner(),
+            result_hash: attestation.result_hash,
+            statement: None,
         })
     }
 
@@ -195,14 +184,14 @@ impl Jobs {
     /// `WrongStatus` unless it is submitted, or attested by a statement that is refuted or that
     /// waited longer than `mark_grace` to be marked.
     pub fn cancel(
-        &mut self,
+        &self,
         call: Call,
         (job_id, mut row): (JobId, JobRow),
         attestation: AttestationStatus,
         parameters: &Parameters,
     ) -> Result<JobCancelled> {
-        ensure!(row.owner == call.caller, Error::NotJobOwner);
-        let may_leave = match row.status {
+        ensure!(row.owner() == call.caller, Error::NotJobOwner);
+        let may_leave = match row.status() {
             JobStatus::Submitted => true,
             JobStatus::Attested => {
                 is_refuted(attestation) || is_grace_over(&row, call.now, parameters)
@@ -210,11 +199,11 @@ impl Jobs {
             _ => false,
         };
         ensure!(may_leave, Error::WrongStatus);
-        row.status = JobStatus::Cancelled;
+        row.set_status(JobStatus::Cancelled);
         self.store(job_id, &row);
         Ok(JobCancelled {
             job_id,
-            owner: row.owner,
+            owner: row.owner(),
         })
     }
 
@@ -223,19 +212,22 @@ impl Jobs {
     /// # Errors
     ///
     /// `JobNotFound`, `WrongStatus`, `DeadlineNotPassed` as they say.
-    pub fn expire(&mut self, call: Call, job_id: JobId) -> Result<JobExpired> {
+    pub fn expire(&self, call: Call, job_id: JobId) -> Result<JobExpired> {
         let mut row = self.row(job_id)?;
-        ensure!(row.status == JobStatus::Submitted, Error::WrongStatus);
-        ensure!(has_passed(row.deadline, call.now), Error::DeadlineNotPassed);
-        row.status = JobStatus::Expired;
+        ensure!(row.status() == JobStatus::Submitted, Error::WrongStatus);
+        ensure!(
+            has_passed(row.deadline(), call.now),
+            Error::DeadlineNotPassed
+        );
+        row.set_status(JobStatus::Expired);
         self.store(job_id, &row);
         Ok(JobExpired {
             job_id,
-            owner: row.owner,
+            owner: row.owner(),
         })
     }
 
-    /// Removes a finished job's row and payload, and its owner's cell if nothing needs it any more.
+    /// Removes a finished job's row, and its owner's cell if nothing needs it any more.
     ///
     /// # Errors
     ///
@@ -243,36 +235,33 @@ impl Jobs {
     /// `WrongStatus` if the job is submitted or attested.
     /// `Overflow` if the owner's cell counts no live job.
     pub fn purge(
-        &mut self,
+        &self,
         call: Call,
-        accounts: &mut Accounts,
+        accounts: &Accounts,
         parameters: &Parameters,
         job_id: JobId,
     ) -> Result<JobPurged> {
         let row = self.row(job_id)?;
-        ensure!(row.owner == call.caller, Error::NotJobOwner);
+        ensure!(row.owner() == call.caller, Error::NotJobOwner);
         ensure!(
-            !matches!(row.status, JobStatus::Submitted | JobStatus::Attested),
+            !matches!(row.status(), JobStatus::Submitted | JobStatus::Attested),
             Error::WrongStatus
         );
         let cell = accounts.discharged(call.caller)?;
 
         accounts.store_or_remove(call, &cell, parameters);
-        self.payloads.remove(job_id);
-        self.rows.remove(job_id);
+        cells_of(&self.rows).remove(job_id);
         Ok(JobPurged {
             job_id,
-            owner: row.owner,
+            owner: row.owner(),
         })
     }
 
     /// The job with its payload and failures.
     pub fn get(&self, job_id: JobId) -> Option<ConfidentialJob> {
         let row = self.rows.get(job_id)?;
-        let bytes = self.payloads.get(job_id)?;
         let failures = row
-            .failures
-            .iter()
+            .failures()
             .filter_map(|failure| {
                 Some(WorkerFailure {
                     worker: row.worker_at(failure.position)?,
@@ -282,25 +271,26 @@ impl Jobs {
                 })
             })
             .collect();
+        let bytes = row.payload().to_vec();
         Some(ConfidentialJob {
             job_id,
-            owner: row.owner,
-            encrypted_payload: match row.reference_length {
+            owner: row.owner(),
+            encrypted_payload: match row.reference_length() {
                 None => Payload::Inline(bytes),
                 Some(length) => Payload::Reference {
                     length,
                     location: bytes,
                 },
             },
-            public_key: row.public_key,
-            created_at: row.created_at,
-            processed: row.status == JobStatus::Processed,
-            status: row.status,
-            payload_hash: row.payload_hash,
-            deadline: row.deadline,
-            workers: row.workers,
+            public_key: row.public_key(),
+            created_at: row.created_at(),
+            processed: row.status() == JobStatus::Processed,
+            status: row.status(),
+            payload_hash: row.payload_hash(),
+            deadline: row.deadline(),
+            workers: row.workers(),
             failures,
-            processed_at: row.processed_at,
+            processed_at: row.processed_at(),
         })
     }
 
@@ -314,21 +304,16 @@ impl Jobs {
             let row = self.rows.get(job_id)?;
             Some(JobHead {
                 job_id,
-                owner: row.owner,
-                status: row.status,
-                created_at: row.created_at,
-                deadline: row.deadline,
-                payload_hash: row.payload_hash,
-                workers: row.workers,
-                processed_at: row.processed_at,
+                owner: row.owner(),
+                status: row.status(),
+                created_at: row.created_at(),
+                deadline: row.deadline(),
+                payload_hash: row.payload_hash(),
+                workers: row.workers(),
+                processed_at: row.processed_at(),
             })
         })
     }
-}
-
-/// The same cells under another handle; a `Mapping` holds nothing itself.
-fn cells_of<K: Packed, V: Packed, Key: StorageKey>(_: &Mapping<K, V, Key>) -> Mapping<K, V, Key> {
-    Mapping::new()
 }
 
 /// Checks that the caller may mark the job processed.
@@ -370,7 +355,7 @@ fn is_refuted(attestation: AttestationStatus) -> bool {
 }
 
 fn is_grace_over(row: &JobRow, now: u64, parameters: &Parameters) -> bool {
-    row.attestation.as_ref().is_some_and(|attestation| {
+    row.attestation().is_some_and(|attestation| {
         has_passed(
             attestation.timestamp.saturating_add(parameters.mark_grace),
             now,

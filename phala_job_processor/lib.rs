@@ -12,6 +12,7 @@
 
 pub mod access;
 pub mod attestation;
+mod cells;
 pub mod deadline;
 mod ensure;
 pub mod errors;
@@ -34,19 +35,22 @@ pub use crate::phala_job_processor::{PhalaJobProcessor, PhalaJobProcessorRef};
 #[ink::contract]
 pub mod phala_job_processor {
     use ink::prelude::vec::Vec;
+    #[cfg(not(feature = "std"))]
+    use ink::storage::traits::StorageKey;
 
     use crate::access::Access;
     use crate::ensure::ensure;
     use crate::errors::{Error, Result};
-    use crate::events::{CodeChanged, ParametersChanged};
+    use crate::events::{CodeChanged, JobFailed, ParametersChanged};
+    use crate::job_row::JobRow;
     use crate::jobs::{ensure_may_mark, Admission, Jobs, Submission};
     use crate::parameters::Parameters;
     use crate::rate::Accounts;
-    use crate::recording::{Judge, Recorded};
+    use crate::recording::Judge;
     use crate::types::{
         AttestationProof, AttestationStatus, Call, Completion, ConfidentialJob, Domain,
-        JobAttestation, JobHead, JobId, JobOptions, Mode, Outcome, Page, PublicKey, Role,
-        Signature, Worker, WorkerId, WorkerRegistration,
+        JobAttestation, JobHead, JobId, JobOptions, JobStatus, Mode, Outcome, Page, PublicKey,
+        Role, Signature, Worker, WorkerId, WorkerRegistration,
     };
     use crate::workers::{Authority, Renewal, Workers};
 
@@ -129,9 +133,10 @@ pub mod phala_job_processor {
             public_key: [u8; 32],
             options: JobOptions,
         ) -> Result<JobId> {
-            self.access.ensure_submitting()?;
-            let submission = Submission::inline(encrypted_payload, &self.parameters)?;
-            self.submit(submission, public_key, options)
+            let job_id = self.submit(public_key, options, |parameters| {
+                Submission::inline(encrypted_payload, parameters)
+            });
+            self.save(job_id)
         }
 
         /// Submits a job whose sealed payload is in a blob store, under `payload_hash`; anyone may.
@@ -157,10 +162,10 @@ pub mod phala_job_processor {
             public_key: [u8; 32],
             options: JobOptions,
         ) -> Result<JobId> {
-            self.access.ensure_submitting()?;
-            let submission =
-                Submission::reference(payload_hash, length, location, &self.parameters)?;
-            self.submit(submission, public_key, options)
+            let job_id = self.submit(public_key, options, |parameters| {
+                Submission::reference(payload_hash, length, location, parameters)
+            });
+            self.save(job_id)
         }
 
         /// Records a worker's statement about a job. Anyone may carry it: the signature is the
@@ -187,14 +192,12 @@ pub mod phala_job_processor {
             attestation_proof: AttestationProof,
             tee_worker_pubkey: PublicKey,
         ) -> Result<()> {
-            self.access.ensure_finishing()?;
-            self.record(&Completion {
+            finish(self.record(&Completion {
                 job_id,
                 result_hash,
                 attestation_proof,
                 tee_worker_pubkey,
-            })?;
-            finish(())
+            }))
         }
 
         /// Rebuilds the statement of a job's attestation and checks its signature and today's trust
@@ -202,17 +205,14 @@ pub mod phala_job_processor {
         #[ink(message)]
         #[inline(never)]
         pub fn verify_attestation(&self, job_id: JobId) -> bool {
-            self.attestation_status(job_id) == AttestationStatus::Valid
+            answer(self.status_of(job_id) == AttestationStatus::Valid)
         }
 
         /// What a job's attestation is worth now: the first status that applies.
         #[ink(message)]
         #[inline(never)]
         pub fn attestation_status(&self, job_id: JobId) -> AttestationStatus {
-            match self.jobs.row(job_id) {
-                Ok(row) => self.judge(&self.domain()).attestation_status(job_id, &row),
-                Err(_) => AttestationStatus::NotFound,
-            }
+            answer(self.status_of(job_id))
         }
 
         /// Marks an attested job processed, once; its owner or an operator may.
@@ -231,8 +231,7 @@ pub mod phala_job_processor {
         #[ink(message)]
         #[inline(never)]
         pub fn mark_job_processed(&mut self, job_id: JobId) -> Result<()> {
-            self.mark(job_id)?;
-            finish(())
+            finish(self.mark(job_id))
         }
 
         /// Records up to ten statements and marks their jobs processed; an operator may.
@@ -255,16 +254,7 @@ pub mod phala_job_processor {
         #[ink(message)]
         #[inline(never)]
         pub fn complete_jobs(&mut self, completions: Vec<Completion>) -> Result<Vec<Result<()>>> {
-            self.access
-                .ensure_role(self.env().caller(), Role::Operator)?;
-            self.access.ensure_finishing()?;
-            ensure!(completions.len() <= MAX_COMPLETIONS, Error::TooManyItems);
-            let domain = self.domain();
-            let mut results = Vec::with_capacity(completions.len());
-            for completion in &completions {
-                results.push(self.complete(&domain, completion));
-            }
-            finish(results)
+            finish(self.complete_all(&completions))
         }
 
         /// Withdraws a job; its owner may, in every mode: while it is submitted, at once when its
@@ -283,15 +273,7 @@ pub mod phala_job_processor {
         #[ink(message)]
         #[inline(never)]
         pub fn cancel_job(&mut self, job_id: JobId) -> Result<()> {
-            let row = self.jobs.row(job_id)?;
-            let domain = self.domain();
-            let status = self.judge(&domain).attestation_status(job_id, &row);
-            let call = self.call();
-            let event = self
-                .jobs
-                .cancel(call, (job_id, row), status, &self.parameters)?;
-            self.env().emit_event(event);
-            Ok(())
+            finish(self.cancel(job_id))
         }
 
         /// Ends a submitted job after its deadline; anyone may, in every mode.
@@ -308,9 +290,7 @@ pub mod phala_job_processor {
         #[ink(message)]
         #[inline(never)]
         pub fn expire_job(&mut self, job_id: JobId) -> Result<()> {
-            let event = self.jobs.expire(self.call(), job_id)?;
-            self.env().emit_event(event);
-            Ok(())
+            finish(self.tell(self.jobs.expire(self.call(), job_id)))
         }
 
         /// Removes a finished job for good; its owner may, in every mode, and gets the storage
@@ -329,12 +309,10 @@ pub mod phala_job_processor {
         #[ink(message)]
         #[inline(never)]
         pub fn purge_job(&mut self, job_id: JobId) -> Result<()> {
-            let call = self.call();
-            let event = self
+            let purged = self
                 .jobs
-                .purge(call, &mut self.accounts, &self.parameters, job_id)?;
-            self.env().emit_event(event);
-            Ok(())
+                .purge(self.call(), &self.accounts, &self.parameters, job_id);
+            finish(self.tell(purged))
         }
 
         /// Removes what the contract keeps of the caller, in every mode; does nothing if that is
@@ -350,8 +328,7 @@ pub mod phala_job_processor {
         #[ink(message)]
         #[inline(never)]
         pub fn release_account(&mut self) -> Result<()> {
-            let call = self.call();
-            self.accounts.release(call, &self.parameters)
+            finish(self.accounts.release(self.call(), &self.parameters))
         }
 
         /// Enters a worker into the trusted list; a registrar may, in every mode. The registrar
@@ -385,12 +362,15 @@ pub mod phala_job_processor {
                 parameters: &self.parameters,
                 domain: &domain,
             };
-            let event = self
+            let registered = self
                 .workers
-                .register(call, authority, registration, &possession)?;
-            let worker = event.worker;
-            self.env().emit_event(event);
-            Ok(worker)
+                .register(call, authority, registration, &possession);
+            let worker = registered.map(|event| {
+                let worker = event.worker;
+                self.env().emit_event(event);
+                worker
+            });
+            self.save(worker)
         }
 
         /// Extends a worker's registration on new evidence; a registrar may, in every mode. A
@@ -430,9 +410,8 @@ pub mod phala_job_processor {
                 valid_until,
                 possession: &possession,
             };
-            let event = self.workers.renew(call, authority, renewal)?;
-            self.env().emit_event(event);
-            Ok(())
+            let renewed = self.workers.renew(call, authority, renewal);
+            self.save(self.tell(renewed))
         }
 
         /// Takes trust from an active worker for now; a registrar or guardian may, in every mode.
@@ -450,9 +429,8 @@ pub mod phala_job_processor {
         #[inline(never)]
         pub fn suspend_worker(&mut self, worker: WorkerId) -> Result<()> {
             let call = self.call();
-            let event = self.workers.suspend(call, &self.access, worker)?;
-            self.env().emit_event(event);
-            Ok(())
+            let suspended = self.workers.suspend(call, &self.access, worker);
+            self.save(self.tell(suspended))
         }
 
         /// Gives a suspended worker its trust back; a registrar may, in every mode.
@@ -470,9 +448,8 @@ pub mod phala_job_processor {
         #[inline(never)]
         pub fn reinstate_worker(&mut self, worker: WorkerId) -> Result<()> {
             let call = self.call();
-            let event = self.workers.reinstate(call, &self.access, worker)?;
-            self.env().emit_event(event);
-            Ok(())
+            let reinstated = self.workers.reinstate(call, &self.access, worker);
+            self.save(self.tell(reinstated))
         }
 
         /// Takes trust from a worker for ever; a registrar may, in every mode.
@@ -489,9 +466,8 @@ pub mod phala_job_processor {
         #[inline(never)]
         pub fn revoke_worker(&mut self, worker: WorkerId, reason: [u8; 32]) -> Result<()> {
             let call = self.call();
-            let event = self.workers.revoke(call, &self.access, worker, reason)?;
-            self.env().emit_event(event);
-            Ok(())
+            let revoked = self.workers.revoke(call, &self.access, worker, reason);
+            self.save(self.tell(revoked))
         }
 
         /// Lets workers with this measurement be trusted; a registrar may, in every mode. Does
@@ -509,13 +485,10 @@ pub mod phala_job_processor {
         #[inline(never)]
         pub fn allow_measurement(&mut self, measurement: [u8; 32]) -> Result<()> {
             let call = self.call();
-            let event = self
+            let allowed = self
                 .workers
-                .allow_measurement(call, &self.access, measurement)?;
-            if let Some(event) = event {
-                self.env().emit_event(event);
-            }
-            Ok(())
+                .allow_measurement(call, &self.access, measurement);
+            self.save(self.tell_some(allowed))
         }
 
         /// Takes trust from all workers with this measurement, at once and for ever; a registrar
@@ -532,13 +505,10 @@ pub mod phala_job_processor {
         #[inline(never)]
         pub fn revoke_measurement(&mut self, measurement: [u8; 32]) -> Result<()> {
             let call = self.call();
-            let event = self
+            let revoked = self
                 .workers
-                .revoke_measurement(call, &self.access, measurement)?;
-            if let Some(event) = event {
-                self.env().emit_event(event);
-            }
-            Ok(())
+                .revoke_measurement(call, &self.access, measurement);
+            self.save(self.tell_some(revoked))
         }
 
         /// Gives an account a role; the admin may, in every mode. Does nothing if it has it.
@@ -554,10 +524,8 @@ pub mod phala_job_processor {
         #[inline(never)]
         pub fn grant_role(&mut self, account: AccountId, role: Role) -> Result<()> {
             let caller = self.env().caller();
-            if let Some(event) = self.access.grant_role(caller, account, role)? {
-                self.env().emit_event(event);
-            }
-            Ok(())
+            let granted = self.access.grant_role(caller, account, role);
+            self.save(self.tell_some(granted))
         }
 
         /// Takes a role from an account; the admin may, in every mode. Does nothing if it has it
@@ -574,10 +542,8 @@ pub mod phala_job_processor {
         #[inline(never)]
         pub fn revoke_role(&mut self, account: AccountId, role: Role) -> Result<()> {
             let caller = self.env().caller();
-            if let Some(event) = self.access.revoke_role(caller, account, role)? {
-                self.env().emit_event(event);
-            }
-            Ok(())
+            let revoked = self.access.revoke_role(caller, account, role);
+            self.save(self.tell_some(revoked))
         }
 
         /// Proposes the next admin, who has to accept; the admin may, in every mode. An earlier
@@ -594,9 +560,8 @@ pub mod phala_job_processor {
         #[inline(never)]
         pub fn propose_admin(&mut self, account: AccountId) -> Result<()> {
             let caller = self.env().caller();
-            let event = self.access.propose_admin(caller, account)?;
-            self.env().emit_event(event);
-            Ok(())
+            let proposed = self.access.propose_admin(caller, account);
+            self.save(self.tell(proposed))
         }
 
         /// Makes the caller admin, if it was proposed; in every mode.
@@ -612,9 +577,8 @@ pub mod phala_job_processor {
         #[inline(never)]
         pub fn accept_admin(&mut self) -> Result<()> {
             let caller = self.env().caller();
-            let event = self.access.accept_admin(caller)?;
-            self.env().emit_event(event);
-            Ok(())
+            let accepted = self.access.accept_admin(caller);
+            self.save(self.tell(accepted))
         }
 
         /// Sets all limits; the admin may, in every mode.
@@ -630,11 +594,8 @@ pub mod phala_job_processor {
         #[ink(message)]
         #[inline(never)]
         pub fn set_parameters(&mut self, parameters: Parameters) -> Result<()> {
-            self.access.ensure_admin(self.env().caller())?;
-            parameters.ensure_in_bounds()?;
-            self.parameters = parameters.clone();
-            self.env().emit_event(ParametersChanged { parameters });
-            Ok(())
+            let changed = self.change_parameters(parameters);
+            self.save(self.tell(changed))
         }
 
         /// Changes the mode: the admin to any other, a guardian only towards `Halted`.
@@ -652,9 +613,8 @@ pub mod phala_job_processor {
         #[inline(never)]
         pub fn set_mode(&mut self, mode: Mode) -> Result<()> {
             let caller = self.env().caller();
-            let event = self.access.set_mode(caller, mode)?;
-            self.env().emit_event(event);
-            Ok(())
+            let changed = self.access.set_mode(caller, mode);
+            self.save(self.tell(changed))
         }
 
         /// Replaces the contract's code from the next message on; the admin may, only while
@@ -672,57 +632,52 @@ pub mod phala_job_processor {
         #[ink(message)]
         #[inline(never)]
         pub fn set_code(&mut self, code_hash: [u8; 32]) -> Result<()> {
-            self.access.ensure_admin(self.env().caller())?;
-            self.access.ensure_halted()?;
-            self.env()
-                .set_code_hash(&Hash::from(code_hash))
-                .map_err(|_| Error::SetCodeFailed)?;
-            self.env().emit_event(CodeChanged { code_hash });
-            Ok(())
+            finish(self.tell(self.replace_code(code_hash)))
         }
 
         /// The job with its payload and failures; `None` if there is none or it was purged.
         #[ink(message)]
         #[inline(never)]
         pub fn get_job(&self, job_id: JobId) -> Option<ConfidentialJob> {
-            self.jobs.get(job_id)
+            answer(self.jobs.get(job_id))
         }
 
         /// The job's attestation; `None` if there is none.
         #[ink(message)]
         #[inline(never)]
         pub fn get_attestation(&self, job_id: JobId) -> Option<JobAttestation> {
-            let row = self.jobs.row(job_id).ok()?;
-            self.judge(&self.domain()).get_attestation(job_id, &row)
+            let row = self.jobs.row(job_id).ok();
+            answer(row.and_then(|row| self.judge(&self.domain()).get_attestation(job_id, &row)))
         }
 
         /// How many jobs were ever submitted, which is the last one's number.
         #[ink(message)]
         #[inline(never)]
         pub fn get_job_counter(&self) -> JobId {
-            self.jobs.counter
+            answer(self.jobs.counter)
         }
 
         /// The worker with this number.
         #[ink(message)]
         #[inline(never)]
         pub fn get_worker(&self, worker: WorkerId) -> Option<Worker> {
-            self.workers.get(worker)
+            answer(self.workers.get(worker))
         }
 
         /// The worker that was registered with this signing key.
         #[ink(message)]
         #[inline(never)]
         pub fn worker_by_key(&self, signing_key: PublicKey) -> Option<Worker> {
-            self.workers.get(self.workers.id_by_key(&signing_key)?)
+            let worker = self.workers.id_by_key(&signing_key);
+            answer(worker.and_then(|worker| self.workers.get(worker)))
         }
 
         /// Whether a worker is registered and trusted now.
         #[ink(message)]
         #[inline(never)]
         pub fn is_trusted(&self, worker: WorkerId) -> bool {
-            self.workers
-                .is_trusted(worker, self.env().block_timestamp())
+            let now = self.env().block_timestamp();
+            answer(self.workers.is_trusted(worker, now))
         }
 
         /// Heads of the jobs whose numbers are within `from..from + limit`; purged ones are
@@ -734,7 +689,7 @@ pub mod phala_job_processor {
         #[ink(message)]
         #[inline(never)]
         pub fn jobs_page(&self, from: JobId, limit: u32) -> Result<Page<JobHead>> {
-            self.jobs.page(from, limit)
+            finish(self.jobs.page(from, limit))
         }
 
         /// The workers whose numbers are within `from..from + limit`.
@@ -745,28 +700,28 @@ pub mod phala_job_processor {
         #[ink(message)]
         #[inline(never)]
         pub fn workers_page(&self, from: WorkerId, limit: u32) -> Result<Page<Worker>> {
-            self.workers.page(from, limit)
+            finish(self.workers.page(from, limit))
         }
 
         /// The limits.
         #[ink(message)]
         #[inline(never)]
         pub fn parameters(&self) -> Parameters {
-            self.parameters.clone()
+            answer(self.parameters.clone())
         }
 
         /// The mode.
         #[ink(message)]
         #[inline(never)]
         pub fn mode(&self) -> Mode {
-            self.access.mode()
+            answer(self.access.mode())
         }
 
         /// The admin.
         #[ink(message)]
         #[inline(never)]
         pub fn admin(&self) -> AccountId {
-            self.access.admin()
+            answer(self.access.admin())
         }
 
         /// The genesis hash that the contract was deployed with. Clients refuse the contract unless
@@ -774,28 +729,28 @@ pub mod phala_job_processor {
         #[ink(message)]
         #[inline(never)]
         pub fn genesis_hash(&self) -> [u8; 32] {
-            self.genesis_hash
+            answer(self.genesis_hash)
         }
 
         /// The version of the storage's layout.
         #[ink(message)]
         #[inline(never)]
         pub fn version(&self) -> u32 {
-            self.version
+            answer(self.version)
         }
 
         /// Whether an account has a role.
         #[ink(message)]
         #[inline(never)]
         pub fn has_role(&self, account: AccountId, role: Role) -> bool {
-            self.access.has_role(account, role)
+            answer(self.access.has_role(account, role))
         }
 
         /// Whether a measurement is allowed.
         #[ink(message)]
         #[inline(never)]
         pub fn has_measurement(&self, measurement: [u8; 32]) -> bool {
-            self.workers.has_measurement(&measurement)
+            answer(self.workers.has_measurement(&measurement))
         }
 
         /// How many jobs an account may still submit in its window.
@@ -803,7 +758,7 @@ pub mod phala_job_processor {
         #[inline(never)]
         pub fn rate_limit_left(&self, account: AccountId) -> u32 {
             let now = self.env().block_timestamp();
-            self.accounts.left(account, now, &self.parameters)
+            answer(self.accounts.left(account, now, &self.parameters))
         }
 
         fn call(&self) -> Call {
@@ -821,25 +776,23 @@ pub mod phala_job_processor {
         }
 
         fn judge<'a>(&'a self, domain: &'a Domain) -> Judge<'a> {
-            Judge {
-                workers: &self.workers,
-                parameters: &self.parameters,
-                domain,
-                now: self.env().block_timestamp(),
-            }
+            let now = self.env().block_timestamp();
+            Judge::new(&self.workers, &self.parameters, domain, now)
         }
 
         fn submit(
             &mut self,
-            submission: Submission,
             public_key: [u8; 32],
             options: JobOptions,
+            submission: impl FnOnce(&Parameters) -> Result<Submission>,
         ) -> Result<JobId> {
+            self.access.ensure_submitting()?;
+            let submission = submission(&self.parameters)?;
             let call = self.call();
             let admission = Admission {
                 workers: &self.workers,
                 parameters: &self.parameters,
-                accounts: &mut self.accounts,
+                accounts: &self.accounts,
             };
             let event = self
                 .jobs
@@ -849,23 +802,39 @@ pub mod phala_job_processor {
             Ok(job_id)
         }
 
-        // The next three take `&self`: `finish` relies on it that they leave the contract's own
-        // cell alone.
+        fn change_parameters(&mut self, parameters: Parameters) -> Result<ParametersChanged> {
+            self.access.ensure_admin(self.env().caller())?;
+            parameters.ensure_in_bounds()?;
+            self.parameters = parameters.clone();
+            Ok(ParametersChanged { parameters })
+        }
+
+        // What follows takes `&self`: it leaves the contract's own cell alone, and its messages
+        // end by `finish`.
+
+        fn status_of(&self, job_id: JobId) -> AttestationStatus {
+            match self.jobs.row(job_id) {
+                Ok(row) => self.judge(&self.domain()).attestation_status(job_id, &row),
+                Err(_) => AttestationStatus::NotFound,
+            }
+        }
 
         fn record(&self, completion: &Completion) -> Result<()> {
+            self.access.ensure_finishing()?;
             let mut row = self.jobs.row(completion.job_id)?;
             let recorded = self.judge(&self.domain()).record(&mut row, completion)?;
             self.jobs.store(completion.job_id, &row);
-            self.emit_recorded(recorded);
+            self.env().emit_event(recorded);
+            self.tell_failed(completion.job_id, &row);
             Ok(())
         }
 
         fn mark(&self, job_id: JobId) -> Result<()> {
             let mut row = self.jobs.row(job_id)?;
-            ensure_may_mark(row.owner, self.env().caller(), &self.access)?;
+            ensure_may_mark(row.owner(), self.env().caller(), &self.access)?;
             self.access.ensure_finishing()?;
             let domain = self.domain();
-            let judge = self.judge(&domain);
+            let mut judge = self.judge(&domain);
             judge.ensure_markable(job_id, &row)?;
             let event = Jobs::mark(job_id, &mut row, judge.now)?;
             self.jobs.store(job_id, &row);
@@ -873,51 +842,120 @@ pub mod phala_job_processor {
             Ok(())
         }
 
-        fn complete(&self, domain: &Domain, completion: &Completion) -> Result<()> {
+        fn complete_all(&self, completions: &[Completion]) -> Result<Vec<Result<()>>> {
+            self.access
+                .ensure_role(self.env().caller(), Role::Operator)?;
+            self.access.ensure_finishing()?;
+            ensure!(completions.len() <= MAX_COMPLETIONS, Error::TooManyItems);
+            let domain = self.domain();
+            let mut judge = self.judge(&domain);
+            let mut results = Vec::with_capacity(completions.len());
+            for completion in completions {
+                results.push(self.complete(&mut judge, completion));
+            }
+            Ok(results)
+        }
+
+        fn complete(&self, judge: &mut Judge<'_>, completion: &Completion) -> Result<()> {
             let job_id = completion.job_id;
             let mut row = self.jobs.row(job_id)?;
-            let judge = self.judge(domain);
-            let mut recorded = None;
             if judge.is_repeated(&row, completion) {
                 judge.ensure_markable(job_id, &row)?;
-            } else {
-                recorded = Some(judge.record(&mut row, completion)?);
+                let processed = Jobs::mark(job_id, &mut row, judge.now)?;
+                self.jobs.store(job_id, &row);
+                self.env().emit_event(processed);
+                return Ok(());
+            }
+            let recorded = judge.record(&mut row, completion)?;
+            if recorded.outcome == Outcome::Failed {
+                self.jobs.store(job_id, &row);
+                self.env().emit_event(recorded);
+                self.tell_failed(job_id, &row);
+                return Ok(());
             }
             // A statement that was recorded just now is valid: `record` checked all of it.
-            let processed = match completion.attestation_proof.outcome {
-                Outcome::Completed => Some(Jobs::mark(job_id, &mut row, judge.now)?),
-                Outcome::Failed => None,
-            };
+            let mut processed = Jobs::mark(job_id, &mut row, judge.now)?;
+            processed.statement = Some(recorded.into());
             self.jobs.store(job_id, &row);
-            if let Some(recorded) = recorded {
-                self.emit_recorded(recorded);
-            }
-            if let Some(processed) = processed {
-                self.env().emit_event(processed);
-            }
+            self.env().emit_event(processed);
             Ok(())
         }
 
-        fn emit_recorded(&self, recorded: Recorded) {
-            self.env().emit_event(recorded.attestation);
-            if let Some(job_failed) = recorded.job_failed {
-                self.env().emit_event(job_failed);
+        fn cancel(&self, job_id: JobId) -> Result<()> {
+            let row = self.jobs.row(job_id)?;
+            let domain = self.domain();
+            let status = self.judge(&domain).attestation_status(job_id, &row);
+            let cancelled = self
+                .jobs
+                .cancel(self.call(), (job_id, row), status, &self.parameters);
+            self.tell(cancelled)
+        }
+
+        fn replace_code(&self, code_hash: [u8; 32]) -> Result<CodeChanged> {
+            self.access.ensure_admin(self.env().caller())?;
+            self.access.ensure_halted()?;
+            self.env()
+                .set_code_hash(&Hash::from(code_hash))
+                .map_err(|_| Error::SetCodeFailed)?;
+            Ok(CodeChanged { code_hash })
+        }
+
+        fn tell_failed(&self, job_id: JobId, row: &JobRow) {
+            if row.status() == JobStatus::Failed {
+                let owner = row.owner();
+                self.env().emit_event(JobFailed { job_id, owner });
             }
+        }
+
+        fn tell<E: ink::env::Event>(&self, event: Result<E>) -> Result<()> {
+            event.map(|event| self.env().emit_event(event))
+        }
+
+        fn tell_some<E: ink::env::Event>(&self, event: Result<Option<E>>) -> Result<()> {
+            event.map(|event| {
+                event
+                    .into_iter()
+                    .for_each(|event| self.env().emit_event(event))
+            })
+        }
+
+        /// Ends a message that may have changed the contract's own cell.
+        fn save<T: ink::scale::Encode>(&self, result: Result<T>) -> Result<T> {
+            #[cfg(not(feature = "std"))]
+            if result.is_ok() {
+                ink::env::set_contract_storage(&<Self as StorageKey>::KEY, self);
+            }
+            finish(result)
         }
     }
 
-    /// Ends a message that left the contract's own cell as it was: its storage items with cells of
-    /// their own may have changed, its packed fields not.
-    ///
-    /// On the chain nothing runs after this. Without it, ink! would write the cell back unchanged,
-    /// which costs as much as an eighth of the whole message.
-    fn finish<T: ink::scale::Encode>(value: T) -> Result<T> {
+    // On the chain each message ends the call itself, by one of these: what ink! would do then
+    // (write the contract's own cell back, changed or not, and answer) is dead code. Its copies for
+    // forty messages would all be in the one function that a chain translates for every call, and
+    // the write alone costs an eighth of a message.
+
+    /// Ends a message that left the contract's own cell as it was: only cells of their own changed.
+    fn finish<T: ink::scale::Encode>(result: Result<T>) -> Result<T> {
         #[cfg(not(feature = "std"))]
-        ink::env::return_value::<ink::MessageResult<Result<T>>>(
-            ink::env::ReturnFlags::empty(),
-            &Ok(Ok(value)),
-        );
+        end(result.is_err(), &result);
         #[cfg(feature = "std")]
-        Ok(value)
+        result
+    }
+
+    /// Ends a message that reads and can't be refused.
+    fn answer<T: ink::scale::Encode>(value: T) -> T {
+        #[cfg(not(feature = "std"))]
+        end(false, &value);
+        #[cfg(feature = "std")]
+        value
+    }
+
+    #[cfg(not(feature = "std"))]
+    fn end<T: ink::scale::Encode>(is_refused: bool, value: &T) -> ! {
+        let flags = match is_refused {
+            true => ink::env::ReturnFlags::REVERT,
+            false => ink::env::ReturnFlags::empty(),
+        };
+        ink::env::return_value::<ink::MessageResult<&T>>(flags, &Ok(value))
     }
 }

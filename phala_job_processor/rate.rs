@@ -3,6 +3,7 @@
 use ink::primitives::AccountId;
 use ink::storage::Mapping;
 
+use crate::cells::cells_of;
 use crate::deadline::has_passed;
 use crate::ensure::ensure;
 use crate::errors::{Error, Result};
@@ -76,8 +77,8 @@ impl Accounts {
     }
 
     /// Writes a cell that `charged` returned.
-    pub fn store(&mut self, account: AccountId, cell: &Account) {
-        self.cells.insert(account, cell);
+    pub fn store(&self, account: AccountId, cell: &Account) {
+        cells_of(&self.cells).insert(account, cell);
     }
 
     /// The caller's cell as it is after one of its jobs was purged. Writes nothing.
@@ -94,11 +95,11 @@ impl Accounts {
     }
 
     /// Writes a cell that `discharged` returned, or removes it when nothing needs it any more.
-    pub fn store_or_remove(&mut self, call: Call, cell: &Account, parameters: &Parameters) {
+    pub fn store_or_remove(&self, call: Call, cell: &Account, parameters: &Parameters) {
         if cell.live_jobs == 0 && cell.is_window_over(call.now, parameters) {
-            self.cells.remove(call.caller);
+            cells_of(&self.cells).remove(call.caller);
         } else {
-            self.cells.insert(call.caller, cell);
+            cells_of(&self.cells).insert(call.caller, cell);
         }
     }
 
@@ -107,7 +108,7 @@ impl Accounts {
     /// # Errors
     ///
     /// `AccountInUse` if the caller has live jobs or its window is not over.
-    pub fn release(&mut self, call: Call, parameters: &Parameters) -> Result<()> {
+    pub fn release(&self, call: Call, parameters: &Parameters) -> Result<()> {
         let Some(cell) = self.cells.get(call.caller) else {
             return Ok(());
         };
@@ -115,7 +116,7 @@ impl Accounts {
             cell.live_jobs == 0 && cell.is_window_over(call.now, parameters),
             Error::AccountInUse
         );
-        self.cells.remove(call.caller);
+        cells_of(&self.cells).remove(call.caller);
         Ok(())
     }
 }

@@ -1,20 +1,21 @@
 //! Recording a worker's statement, and what a recorded one is worth later.
 
+use ink::prelude::vec::Vec;
+
 use crate::attestation::{ensure_same_scheme, is_zero, verify_signature, Statement};
 use crate::deadline::has_passed;
 use crate::ensure::ensure;
 use crate::errors::{Error, Result};
-use crate::events::{AttestationRecorded, JobFailed};
+use crate::events::AttestationRecorded;
 use crate::job_row::{AttestationEntry, FailureEntry, JobRow};
 use crate::parameters::Parameters;
 use crate::types::{
     AttestationProof, AttestationStatus, Completion, Domain, JobAttestation, JobId, JobStatus,
-    Outcome, Worker,
+    Outcome, PublicKey, WorkerId,
 };
 use crate::workers::{Trust, Workers};
 
 /// What a statement is judged by.
-#[derive(Clone, Copy)]
 pub struct Judge<'a> {
     /// The trusted list.
     pub workers: &'a Workers,
@@ -24,18 +25,51 @@ pub struct Judge<'a> {
     pub domain: &'a Domain,
     /// The block's time.
     pub now: u64,
+    // The workers that were read already: many statements of one message mostly have one signer.
+    known: Vec<Signer>,
 }
 
-/// The events of one recorded statement.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recorded {
-    /// The statement was recorded.
-    pub attestation: AttestationRecorded,
-    /// It was the last failure that the job could take.
-    pub job_failed: Option<JobFailed>,
+/// What counts of a worker when it signs.
+#[derive(Clone, Copy, Debug)]
+struct Signer {
+    worker: WorkerId,
+    signing_key: PublicKey,
+    measurement: [u8; 32],
+    trust: Trust,
 }
 
-impl Judge<'_> {
+impl<'a> Judge<'a> {
+    /// A judge at the time `now`.
+    pub fn new(
+        workers: &'a Workers,
+        parameters: &'a Parameters,
+        domain: &'a Domain,
+        now: u64,
+    ) -> Self {
+        Self {
+            workers,
+            parameters,
+            domain,
+            now,
+            known: Vec::new(),
+        }
+    }
+
+    fn signer(&mut self, worker: WorkerId) -> Option<Signer> {
+        if let Some(known) = self.known.iter().find(|known| known.worker == worker) {
+            return Some(*known);
+        }
+        let row = self.workers.get(worker)?;
+        let signer = Signer {
+            worker,
+            signing_key: row.signing_key,
+            measurement: row.measurement,
+            trust: self.workers.trust(&row, self.now),
+        };
+        self.known.push(signer);
+        Some(signer)
+    }
+
     /// Records the statement in `row`, if it passes rows 3 to 13 of protocol 3.2 in their order.
     /// Rows 1 and 2, the mode and the job, are the caller's; so is storing the row.
     ///
@@ -57,51 +91,52 @@ impl Judge<'_> {
     /// `WorkerNotEligible`, `WorkerNotTrusted`, `AlreadyFailed`, `EmptyResultHash`,
     /// `StatementTimesInverted`, `StatementBeforeJob`, `StatementFromFuture`, `StatementTooOld`,
     /// `BadSignature`: the first that applies, in this order. `row` is unchanged then.
-    pub fn record(&self, row: &mut JobRow, completion: &Completion) -> Result<Recorded> {
-        match row.status {
+    pub fn record(
+        &mut self,
+        row: &mut JobRow,
+        completion: &Completion,
+    ) -> Result<AttestationRecorded> {
+        match row.status() {
             JobStatus::Submitted => {}
             JobStatus::Attested | JobStatus::Processed => return Err(Error::AlreadyAttested),
             _ => return Err(Error::WrongStatus),
         }
-        ensure!(!has_passed(row.deadline, self.now), Error::DeadlinePassed);
-        let (position, worker) = self.find_worker(row, completion)?;
-        ensure!(
-            self.workers.trust(&worker, self.now) == Trust::Trusted,
-            Error::WorkerNotTrusted
-        );
-        let failed_before = row.failures.iter().any(|past| past.position == position);
+        ensure!(!has_passed(row.deadline(), self.now), Error::DeadlinePassed);
+        let (position, signer) = self.find_signer(row, completion)?;
+        ensure!(signer.trust == Trust::Trusted, Error::WorkerNotTrusted);
+        let failed_before = row.failures().any(|past| past.position == position);
         ensure!(!failed_before, Error::AlreadyFailed);
         ensure!(!is_zero(&completion.result_hash), Error::EmptyResultHash);
         self.check_times(row, &completion.attestation_proof)?;
         let statement = Statement {
             domain: self.domain,
             job_id: completion.job_id,
-            payload_hash: &row.payload_hash,
+            payload_hash: &row.payload_hash(),
             outcome: completion.attestation_proof.outcome,
             result_hash: &completion.result_hash,
             units: completion.attestation_proof.units,
-            measurement: &worker.measurement,
+            measurement: &signer.measurement,
             started_at: completion.attestation_proof.started_at,
             finished_at: completion.attestation_proof.finished_at,
             issued_at: completion.attestation_proof.issued_at,
         };
         verify_signature(
-            &worker.signing_key,
+            &signer.signing_key,
             &completion.attestation_proof.signature,
             &statement.digest(),
         )?;
-        Ok(self.write(row, completion, position, &worker))
+        Ok(self.write(row, completion, position, signer.worker))
     }
 
     /// Rows 4 and 5: the worker whose key it is, and its place in the job's list.
-    fn find_worker(&self, row: &JobRow, completion: &Completion) -> Result<(u8, Worker)> {
+    fn find_signer(&mut self, row: &JobRow, completion: &Completion) -> Result<(u8, Signer)> {
         let key = &completion.tee_worker_pubkey;
         let signature = &completion.attestation_proof.signature;
         // The job's own workers come first: mostly that saves looking up the key.
-        for (position, worker) in (0..).zip(&row.workers) {
-            if let Some(worker) = self.workers.get(*worker).filter(|w| w.signing_key == *key) {
+        for (position, worker) in (0..).zip(row.workers()) {
+            if let Some(signer) = self.signer(worker).filter(|s| s.signing_key == *key) {
                 ensure_same_scheme(key, signature)?;
-                return Ok((position, worker));
+                return Ok((position, signer));
             }
         }
         ensure!(self.workers.has_key(key), Error::WorkerNotFound);
@@ -117,7 +152,7 @@ impl Judge<'_> {
             Error::StatementTimesInverted
         );
         ensure!(
-            proof.started_at >= row.created_at.saturating_sub(skew),
+            proof.started_at >= row.created_at().saturating_sub(skew),
             Error::StatementBeforeJob
         );
         ensure!(
@@ -136,78 +171,67 @@ impl Judge<'_> {
         row: &mut JobRow,
         completion: &Completion,
         position: u8,
-        worker: &Worker,
-    ) -> Recorded {
+        worker: WorkerId,
+    ) -> AttestationRecorded {
         let proof = &completion.attestation_proof;
-        let mut job_failed = None;
         match proof.outcome {
-            Outcome::Completed => {
-                row.attestation = Some(AttestationEntry {
-                    position,
-                    signature: proof.signature,
-                    result_hash: completion.result_hash,
-                    units: proof.units,
-                    started_at: proof.started_at,
-                    finished_at: proof.finished_at,
-                    issued_at: proof.issued_at,
-                    timestamp: self.now,
-                });
-                row.status = JobStatus::Attested;
-            }
-            Outcome::Failed => {
-                row.failures.push(FailureEntry {
-                    position,
-                    result_hash: completion.result_hash,
-                    units: proof.units,
-                    timestamp: self.now,
-                });
-                if row.failures.len() == row.workers.len() {
-                    row.status = JobStatus::Failed;
-                    job_failed = Some(JobFailed {
-                        job_id: completion.job_id,
-                        owner: row.owner,
-                    });
-                }
-            }
-        }
-        Recorded {
-            attestation: AttestationRecorded {
-                job_id: completion.job_id,
-                worker: worker.worker,
-                outcome: proof.outcome,
+            Outcome::Completed => row.set_attestation(&AttestationEntry {
+                position,
+                signature: proof.signature,
                 result_hash: completion.result_hash,
                 units: proof.units,
                 started_at: proof.started_at,
                 finished_at: proof.finished_at,
                 issued_at: proof.issued_at,
-                signature: proof.signature,
-            },
-            job_failed,
+                timestamp: self.now,
+            }),
+            Outcome::Failed => {
+                row.add_failure(&FailureEntry {
+                    position,
+                    result_hash: completion.result_hash,
+                    units: proof.units,
+                    timestamp: self.now,
+                });
+                if row.is_failed_by_all() {
+                    row.set_status(JobStatus::Failed);
+                }
+            }
+        }
+        AttestationRecorded {
+            job_id: completion.job_id,
+            worker,
+            outcome: proof.outcome,
+            result_hash: completion.result_hash,
+            units: proof.units,
+            started_at: proof.started_at,
+            finished_at: proof.finished_at,
+            issued_at: proof.issued_at,
+            signature: proof.signature,
         }
     }
 
     /// What the job's attestation is worth now: the first status that applies.
-    pub fn attestation_status(&self, job_id: JobId, row: &JobRow) -> AttestationStatus {
-        let Some((entry, worker)) = self.attested(row) else {
+    pub fn attestation_status(&mut self, job_id: JobId, row: &JobRow) -> AttestationStatus {
+        let Some((entry, signer)) = self.attested(row) else {
             return AttestationStatus::NotFound;
         };
         let statement = Statement {
             domain: self.domain,
             job_id,
-            payload_hash: &row.payload_hash,
+            payload_hash: &row.payload_hash(),
             outcome: Outcome::Completed,
             result_hash: &entry.result_hash,
             units: entry.units,
-            measurement: &worker.measurement,
+            measurement: &signer.measurement,
             started_at: entry.started_at,
             finished_at: entry.finished_at,
             issued_at: entry.issued_at,
         };
-        let verified = verify_signature(&worker.signing_key, &entry.signature, &statement.digest());
+        let verified = verify_signature(&signer.signing_key, &entry.signature, &statement.digest());
         if verified.is_err() {
             return AttestationStatus::BadSignature;
         }
-        match self.workers.trust(&worker, self.now) {
+        match signer.trust {
             Trust::Revoked => AttestationStatus::WorkerRevoked,
             Trust::MeasurementRevoked => AttestationStatus::MeasurementRevoked,
             Trust::Suspended => AttestationStatus::WorkerSuspended,
@@ -217,8 +241,8 @@ impl Judge<'_> {
     }
 
     /// The job's attestation as clients see it.
-    pub fn get_attestation(&self, job_id: JobId, row: &JobRow) -> Option<JobAttestation> {
-        let (entry, worker) = self.attested(row)?;
+    pub fn get_attestation(&mut self, job_id: JobId, row: &JobRow) -> Option<JobAttestation> {
+        let (entry, signer) = self.attested(row)?;
         Some(JobAttestation {
             job_id,
             result_hash: entry.result_hash,
@@ -230,18 +254,18 @@ impl Judge<'_> {
                 issued_at: entry.issued_at,
                 signature: entry.signature,
             },
-            tee_worker_pubkey: worker.signing_key,
+            tee_worker_pubkey: signer.signing_key,
             timestamp: entry.timestamp,
-            worker: worker.worker,
+            worker: signer.worker,
         })
     }
 
     /// Whether `completion` says again what the job's attestation says.
-    pub fn is_repeated(&self, row: &JobRow, completion: &Completion) -> bool {
-        row.status == JobStatus::Attested
+    pub fn is_repeated(&mut self, row: &JobRow, completion: &Completion) -> bool {
+        row.status() == JobStatus::Attested
             && completion.attestation_proof.outcome == Outcome::Completed
-            && self.attested(row).is_some_and(|(entry, worker)| {
-                worker.signing_key == completion.tee_worker_pubkey
+            && self.attested(row).is_some_and(|(entry, signer)| {
+                signer.signing_key == completion.tee_worker_pubkey
                     && entry.result_hash == completion.result_hash
             })
     }
@@ -253,8 +277,8 @@ impl Judge<'_> {
     ///
     /// `WrongStatus` if the job is not attested.
     /// `AttestationNotValid` if its attestation is worth less than that.
-    pub fn ensure_markable(&self, job_id: JobId, row: &JobRow) -> Result<()> {
-        ensure!(row.status == JobStatus::Attested, Error::WrongStatus);
+    pub fn ensure_markable(&mut self, job_id: JobId, row: &JobRow) -> Result<()> {
+        ensure!(row.status() == JobStatus::Attested, Error::WrongStatus);
         ensure!(
             matches!(
                 self.attestation_status(job_id, row),
@@ -265,9 +289,9 @@ impl Judge<'_> {
         Ok(())
     }
 
-    fn attested<'r>(&self, row: &'r JobRow) -> Option<(&'r AttestationEntry, Worker)> {
-        let entry = row.attestation.as_ref()?;
-        let worker = self.workers.get(row.worker_at(entry.position)?)?;
-        Some((entry, worker))
+    fn attested(&mut self, row: &JobRow) -> Option<(AttestationEntry, Signer)> {
+        let entry = row.attestation()?;
+        let signer = self.signer(row.worker_at(entry.position)?)?;
+        Some((entry, signer))
     }
 }

@@ -317,6 +317,24 @@ pub struct WorkerRegistration {
     pub valid_until: u64,
 }
 
+/// What `AttestationRecorded` tells of a statement with outcome `Completed`, but its result's hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[ink::scale_derive(Encode, Decode, TypeInfo)]
+pub struct CompletedStatement {
+    /// Who signed.
+    pub worker: WorkerId,
+    /// What the execution used, in the worker's units.
+    pub units: u64,
+    /// When the execution began, by the worker's clock.
+    pub started_at: u64,
+    /// When the execution ended, by the worker's clock.
+    pub finished_at: u64,
+    /// When the statement was signed, by the worker's clock.
+    pub issued_at: u64,
+    /// The worker's signature over the statement's digest.
+    pub signature: Signature,
+}
+
 /// What an owner chooses for a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[ink::scale_derive(Encode, Decode, TypeInfo)]

@@ -59,6 +59,22 @@ class ContractEvent:
     fields: Mapping[str, object]
     raw: RawEvent
 
+    @property
+    def statement(self) -> Mapping[str, object] | None:
+        """
+        The worker's statement that was recorded, `None` when the event tells of none.
+
+        Its fields are those of `AttestationRecorded`. A `JobProcessed` holds them too when its
+        statement was recorded and its job marked in one step: there is no other event then.
+        """
+        if self.name == "AttestationRecorded":
+            return self.fields
+        statement = self.fields.get("statement")
+        if self.name != "JobProcessed" or not isinstance(statement, Mapping):
+            return None
+        shared = {name: self.fields[name] for name in ("job_id", "result_hash")}
+        return {**shared, "outcome": Outcome.COMPLETED, **statement}
+
 
 class JobProcessor:
     """The contract at one address, by one bundle's metadata (the package's unless given)."""
@@ -363,11 +379,15 @@ def _took_effect(item: Completion, told: deque[ContractEvent]) -> bool:
     """Take the item's events off the front (they come in the items' order), if there are any."""
     ours = {"job_id": item.job_id, "result_hash": item.result_hash}
     proof = item.attestation_proof
-    recorded = _take(told, "AttestationRecorded", {**ours, "signature": proof.signature})
-    if recorded:
-        _take(told, "JobFailed", {"job_id": item.job_id})
-    marked = proof.outcome is Outcome.COMPLETED and _take(told, "JobProcessed", ours)
-    return recorded or marked
+    if proof.outcome is Outcome.FAILED:
+        recorded = _take(told, "AttestationRecorded", {**ours, "signature": proof.signature})
+        if recorded:
+            _take(told, "JobFailed", {"job_id": item.job_id})
+        return recorded
+    statement = told[0].statement if told else None
+    if statement is not None and statement["signature"] != proof.signature:
+        return False
+    return _take(told, "JobProcessed", ours)
 
 
 def _take(told: deque[ContractEvent], name: str, fields: Mapping[str, object]) -> bool:

@@ -6,7 +6,7 @@ Nothing here needs a key. What a node answers is believed, within what one node 
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestrator.chain import Chain, Cursor
 from orchestrator.chain.bundle import CONTRACT_VERSIONS, Bundle
@@ -41,7 +41,7 @@ _JOB_EVENTS = frozenset({"AttestationRecorded", "JobPurged", *_FINAL_EVENTS})
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedStatement:
-    """A statement as an `AttestationRecorded` event keeps it, also after the job is purged."""
+    """A statement as an event keeps it, also after the job is purged."""
 
     job_id: JobId
     worker: WorkerId
@@ -288,21 +288,22 @@ def _submitted(event: ContractEvent) -> JobHistory:
 
 
 def _note(history: JobHistory, event: ContractEvent) -> None:
+    fields = event.statement
+    if fields is not None:
+        statement = _recorded(replace(event, fields=fields))
+        history.statements.append(statement)
+        if statement.outcome is Outcome.COMPLETED:
+            history.status = JobStatus.ATTESTED
     if event.name == "JobPurged":
         history.purged = True
     elif event.name in _FINAL_EVENTS:
         history.status = _FINAL_EVENTS[event.name]
-    else:
-        statement = _recorded(event)
-        history.statements.append(statement)
-        if statement.outcome is Outcome.COMPLETED:
-            history.status = JobStatus.ATTESTED
 
 
 def _recorded(event: ContractEvent) -> RecordedStatement:
     outcome, signature = event.fields["outcome"], event.fields["signature"]
     if not isinstance(outcome, Outcome) or not isinstance(signature, Signature):
-        raise ChainMismatchError("event AttestationRecorded: not of this contract's version")
+        raise ChainMismatchError(f"event {event.name}: not of this contract's version")
     return RecordedStatement(
         job_id=_number(event, "job_id"),
         worker=_number(event, "worker"),

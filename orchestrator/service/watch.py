@@ -6,7 +6,7 @@ used today, and the cursor behind it. So a page is seen again after a crash, or 
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol, cast
 
@@ -100,14 +100,15 @@ class Watch:
         return page
 
     def _tell_change(self, event: ContractEvent) -> None:
-        if event.name == "AttestationRecorded" or is_closing(event):
+        if event.statement is not None or is_closing(event):
             self._on_changed(cast("int", event.fields["job_id"]), is_closed=is_closing(event))
 
     # Statements on the chain.
 
     async def _compare_statements(self, events: Sequence[ContractEvent]) -> None:
         """What a worker has on the chain must be what it told us (protocol 5, check 5)."""
-        recorded = [_recorded(event) for event in events if event.name == "AttestationRecorded"]
+        statements = [event.statement for event in events]
+        recorded = [_recorded(fields) for fields in statements if fields is not None]
         if not recorded:
             return
         known = self._parts.journal.statements(sorted({seen.job_id for seen in recorded}))
@@ -283,9 +284,8 @@ def _event(kind: EventKind, record: JobRecord) -> ServiceEvent:
     return ServiceEvent(kind=kind, job_id=record.job_id, code=record.code, detail=record.detail)
 
 
-def _recorded(event: ContractEvent) -> SeenStatement:
-    """Return the statement in an `AttestationRecorded` event, which the contract has verified."""
-    fields = event.fields
+def _recorded(fields: Mapping[str, object]) -> SeenStatement:
+    """Return the statement of an event, which the contract has verified."""
     return SeenStatement(
         job_id=cast("int", fields["job_id"]),
         worker=cast("int", fields["worker"]),

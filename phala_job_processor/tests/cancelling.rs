@@ -86,7 +86,9 @@ fn an_attested_job_is_left_at_once_when_its_attestation_is_refuted() {
         },
         |world| {
             let mut row = world.contract.jobs.row(1).unwrap();
-            row.attestation.as_mut().unwrap().units += 1;
+            let mut attestation = row.attestation().unwrap();
+            attestation.units += 1;
+            row.set_attestation(&attestation);
             world.contract.jobs.store(1, &row);
         },
     ];

@@ -5,7 +5,7 @@ use ink::env::test::recorded_events;
 use crate::assert_events;
 use crate::errors::Error;
 use crate::events::{AttestationRecorded, JobFailed, JobProcessed};
-use crate::types::{Completion, JobId, JobStatus, Mode, Outcome};
+use crate::types::{CompletedStatement, Completion, JobId, JobStatus, Mode, Outcome};
 
 use super::reference::Attempt;
 use super::world::{all_but, Who, World, RESULT};
@@ -30,6 +30,23 @@ fn processed(job_id: JobId) -> JobProcessed {
         job_id,
         owner: Who::Owner.id(),
         result_hash: RESULT,
+        statement: None,
+    }
+}
+
+/// The only event of an item that was recorded and marked in one step.
+fn completed(completion: &Completion, worker: u32) -> JobProcessed {
+    let proof = &completion.attestation_proof;
+    JobProcessed {
+        statement: Some(CompletedStatement {
+            worker,
+            units: proof.units,
+            started_at: proof.started_at,
+            finished_at: proof.finished_at,
+            issued_at: proof.issued_at,
+            signature: proof.signature,
+        }),
+        ..processed(completion.job_id)
     }
 }
 
@@ -109,7 +126,7 @@ fn an_item_is_recorded_and_marked() {
     let attestation = world.read().get_attestation(1).unwrap();
     assert_eq!(attestation.attestation_proof, completion.attestation_proof);
     assert_eq!((attestation.worker, attestation.timestamp), (2, world.now));
-    assert_events!(events, [recorded(&completion, 2), processed(1)]);
+    assert_events!(events, [completed(&completion, 2)]);
 }
 
 #[test]
@@ -236,15 +253,7 @@ fn each_item_fails_alone_and_changes_nothing() {
     );
     let rows_after = (world.contract.jobs.row(2), world.contract.jobs.row(3));
     assert_eq!(rows_after, rows_before);
-    assert_events!(
-        events,
-        [
-            recorded(&good[0], 1),
-            processed(1),
-            recorded(&good[1], 2),
-            processed(4),
-        ]
-    );
+    assert_events!(events, [completed(&good[0], 1), completed(&good[1], 2)]);
 }
 
 #[test]

@@ -7,9 +7,12 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::errors::Result;
+use crate::job_row::JobRow;
 use crate::parameters::Parameters;
 use crate::rate::Account;
-use crate::types::{Completion, JobOptions, JobStatus, Mode, Outcome, Signature, WorkerStatus};
+use crate::types::{
+    Completion, JobOptions, JobStatus, Mode, Outcome, Payload, Signature, WorkerStatus,
+};
 
 use super::life_model::{Flaw, Model, Sent, Worker};
 use super::reference::Attempt;
@@ -352,8 +355,11 @@ fn compare(world: &World, model: &Model) {
             attestation.map(|found| (found.worker, found.result_hash[0], found.timestamp)),
             expected.attestation
         );
-        let length = 223 + 53 * expected.workers.len() as u32;
-        assert_eq!(world.row_length(job_id), Some(length));
+        let Payload::Inline(payload) = job.encrypted_payload else {
+            panic!("the model submits no references");
+        };
+        let length = 2 + JobRow::packed_length(expected.workers.len()) + payload.len();
+        assert_eq!(world.row_length(job_id), Some(length as u32));
     }
 }
 

@@ -25,7 +25,8 @@ fn the_owner_or_an_operator_marks() {
             [JobProcessed {
                 job_id: 1,
                 owner: Who::Owner.id(),
-                result_hash: RESULT
+                result_hash: RESULT,
+                statement: None
             }]
         );
     }
@@ -165,7 +166,9 @@ fn a_reinstated_worker_is_good_again() {
 fn a_signature_that_does_not_fit_storage_is_found() {
     let mut world = World::with_attested_job();
     let mut row = world.contract.jobs.row(1).unwrap();
-    row.attestation.as_mut().unwrap().result_hash = [0x77; 32];
+    let mut attestation = row.attestation().unwrap();
+    attestation.result_hash = [0x77; 32];
+    row.set_attestation(&attestation);
     world.contract.jobs.store(1, &row);
 
     assert_eq!(world.attestation_status(1), AttestationStatus::BadSignature);

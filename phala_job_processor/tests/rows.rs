@@ -1,71 +1,114 @@
 //! A job's row: its bytes, and that their number never changes.
 
-use ink::primitives::AccountId;
 use ink::scale::{Decode, Encode};
 
-use crate::job_row::{AttestationEntry, FailureEntry, JobRow};
+use crate::job_row::{AttestationEntry, FailureEntry, JobRow, NewJob};
 use crate::types::{JobStatus, Signature};
 
 use super::world::{Who, World, DAY};
 
-fn row(workers: u32, failures: u8, attested: Option<Signature>) -> JobRow {
-    JobRow {
-        owner: AccountId::from([1; 32]),
+const PAYLOAD: &[u8] = b"sealed";
+const LENGTHS: [usize; 4] = [274, 327, 380, 433];
+
+fn new_job(workers: u32) -> NewJob {
+    NewJob {
+        owner: [1; 32].into(),
         created_at: 2,
         deadline: 3,
-        status: JobStatus::Submitted,
         payload_hash: [4; 32],
         public_key: [5; 32],
         reference_length: None,
-        processed_at: None,
         workers: (0..workers).map(|worker| u32::MAX - worker).collect(),
-        failures: (0..failures)
-            .map(|position| FailureEntry {
-                position,
-                result_hash: [6 + position; 32],
-                units: u64::MAX,
-                timestamp: 7,
-            })
-            .collect(),
-        attestation: attested.map(|signature| AttestationEntry {
-            position: failures,
-            signature,
-            result_hash: [8; 32],
-            units: 9,
-            started_at: 10,
-            finished_at: 11,
-            issued_at: 12,
-            timestamp: 13,
-        }),
     }
 }
 
-/// All rows that the rules can make, by number of workers, failures and attestation.
-fn all_rows() -> Vec<JobRow> {
+fn failure(position: u8) -> FailureEntry {
+    FailureEntry {
+        position,
+        result_hash: [6 + position; 32],
+        units: u64::MAX,
+        timestamp: 7,
+    }
+}
+
+fn attestation(position: u8, signature: Signature) -> AttestationEntry {
+    AttestationEntry {
+        position,
+        signature,
+        result_hash: [8; 32],
+        units: 9,
+        started_at: 10,
+        finished_at: 11,
+        issued_at: 12,
+        timestamp: 13,
+    }
+}
+
+/// What the rules can make of a row, by number of workers, failures and attestation.
+fn for_each_row(check: impl Fn(&JobRow, u32, u8, Option<AttestationEntry>)) {
     let signatures = [
         None,
         Some(Signature::Ecdsa([0xe1; 65])),
         Some(Signature::Sr25519([0xe2; 64])),
     ];
-    let mut rows = Vec::new();
     for workers in 1..=4 {
-        for failures in 0..=workers {
+        for failures in 0..=workers as u8 {
             for signature in signatures {
-                if failures < workers || signature.is_none() {
-                    rows.push(row(workers, failures as u8, signature));
+                let mut row = JobRow::new(&new_job(workers), PAYLOAD);
+                for position in 0..failures {
+                    row.add_failure(&failure(position));
                 }
+                let attested = signature
+                    .filter(|_| u32::from(failures) < workers)
+                    .map(|signature| attestation(failures, signature));
+                if let Some(attestation) = &attested {
+                    row.set_attestation(attestation);
+                }
+                check(&row, workers, failures, attested);
             }
         }
     }
-    rows
+}
+
+fn assert_new(row: &JobRow, job: &NewJob) {
+    assert_eq!(row.owner(), job.owner);
+    assert_eq!(row.created_at(), job.created_at);
+    assert_eq!(row.deadline(), job.deadline);
+    assert_eq!(row.payload_hash(), job.payload_hash);
+    assert_eq!(row.public_key(), job.public_key);
+    assert_eq!(row.reference_length(), job.reference_length);
+    assert_eq!(row.workers(), job.workers);
+    assert_eq!(row.payload(), PAYLOAD);
+}
+
+/// Whatever is written into a row, everything else in it stays what it was.
+#[test]
+fn a_row_keeps_all_that_was_written() {
+    for_each_row(|row, workers, failures, attested| {
+        let row = JobRow::decode(&mut row.encode().as_slice()).unwrap();
+
+        assert_new(&row, &new_job(workers));
+        assert!(row.failures().eq((0..failures).map(failure)));
+        assert_eq!(row.is_failed_by_all(), u32::from(failures) == workers);
+        assert_eq!(row.attestation(), attested);
+        let status = match attested {
+            Some(_) => JobStatus::Attested,
+            None => JobStatus::Submitted,
+        };
+        assert_eq!((row.status(), row.processed_at()), (status, None));
+        for position in 0..=u8::MAX {
+            let worker = new_job(workers).workers.get(usize::from(position)).copied();
+            assert_eq!(row.worker_at(position), worker);
+        }
+    });
 }
 
 #[test]
-fn a_row_survives_storage() {
-    for row in all_rows() {
-        let bytes = row.encode();
-        assert_eq!(JobRow::decode(&mut bytes.as_slice()), Ok(row));
-    }
+fn a_row_keeps_its_status() {
+    let job = NewJob {
+        reference_length: Some(1 << 39),
+        ..new_job(3)
+    };
     for status in [
         JobStatus::Submitted,
         JobStatus::Attested,
@@ -74,59 +117,81 @@ fn a_row_survives_storage() {
         JobStatus::Cancelled,
         JobStatus::Expired,
     ] {
-        let row = JobRow {
-            status,
-            processed_at: (status == JobStatus::Processed).then_some(77),
-            reference_length: Some(1 << 39),
-            ..row(3, 1, None)
-        };
-        assert_eq!(JobRow::decode(&mut row.encode().as_slice()), Ok(row));
+        let mut row = JobRow::new(&job, PAYLOAD);
+        row.set_status(status);
+        assert_eq!(row.status(), status);
+        assert_new(&row, &job);
     }
+    let mut row = JobRow::new(&job, PAYLOAD);
+    row.set_processed(77);
+    assert_eq!(row.status(), JobStatus::Processed);
+    assert_eq!(row.processed_at(), Some(77));
+    assert_new(&row, &job);
 }
 
 #[test]
 fn the_lengths_are_those_of_the_documentation() {
-    let lengths: Vec<_> = [1, 2, 3, 4]
-        .map(|workers| row(workers, 0, None).encode().len())
-        .into();
-
-    assert_eq!(lengths, [276, 329, 382, 435]);
-    for row in all_rows() {
-        assert_eq!(row.encode().len(), lengths[row.workers.len() - 1]);
-        assert_eq!(row.size_hint(), row.encode().len());
-    }
-}
-
-/// The metadata says that a row is a byte string.
-#[test]
-fn a_row_is_a_scale_byte_string() {
-    for row in all_rows() {
-        let encoded = row.encode();
-        let bytes = Vec::<u8>::decode(&mut encoded.as_slice()).unwrap();
-        assert_eq!(bytes.len(), JobRow::packed_length(row.workers.len()));
-    }
+    for_each_row(|row, workers, _, _| {
+        let length = LENGTHS[workers as usize - 1];
+        let bytes = Vec::<u8>::decode(&mut row.encode().as_slice()).unwrap();
+        assert_eq!(bytes.len(), length + PAYLOAD.len());
+        assert_eq!(JobRow::packed_length(workers as usize), length);
+    });
 }
 
 #[test]
-fn what_is_no_row_is_not_decoded() {
-    let good = row(2, 1, Some(Signature::Ecdsa([1; 65]))).encode();
-    for length in 0..good.len() {
-        assert!(JobRow::decode(&mut &good[..length]).is_err(), "{length}");
+fn a_row_is_packed_as_documented() {
+    let mut row = JobRow::new(&new_job(2), PAYLOAD);
+    row.add_failure(&failure(0));
+    row.set_attestation(&attestation(1, Signature::Sr25519([0xe2; 64])));
+    row.set_processed(0x77);
+
+    let mut expected = [[1; 32].as_slice(), &[2], &[0; 7], &[3], &[0; 7], &[2]].concat();
+    expected.extend([[4; 32], [5; 32]].concat());
+    expected.extend([0; 8]);
+    expected.extend([0x77, 0, 0, 0, 0, 0, 0, 0]);
+    expected.extend([1, 2, 0xff, 0xff, 0xff, 0xff, 0xfe, 0xff, 0xff, 0xff]);
+    expected.push(0);
+    expected.extend([6; 32]);
+    expected.extend([0xff; 8]);
+    expected.extend([7, 0, 0, 0, 0, 0, 0, 0]);
+    expected.extend([1, 1]);
+    expected.extend([0xe2; 64]);
+    expected.push(0);
+    expected.extend([8; 32]);
+    for number in 9..=13_u64 {
+        expected.extend(number.to_le_bytes());
     }
+    expected.extend(PAYLOAD);
+    assert_eq!(row.encode(), expected.encode());
+}
+
+/// A row that the contract did not write stops the message; nothing is made up.
+#[test]
+fn what_is_no_row_traps() {
+    fn traps<T>(bytes: &[u8], read: impl Fn(&JobRow) -> T + std::panic::RefUnwindSafe) -> bool {
+        let row = JobRow::decode(&mut bytes.encode().as_slice()).unwrap();
+        std::panic::catch_unwind(|| read(&row)).is_err()
+    }
+    let mut row = JobRow::new(&new_job(2), b"");
+    row.set_attestation(&attestation(1, Signature::Ecdsa([1; 65])));
+    let good = Vec::<u8>::decode(&mut row.encode().as_slice()).unwrap();
     let spoiled = |place: usize, value| {
         let mut bytes = good.clone();
         bytes[place] = value;
-        JobRow::decode(&mut bytes.as_slice())
+        bytes
     };
-    let (prefix, status, count) = (0, 2 + 48, 2 + 129);
-    let scheme = good.len() - 138;
-    assert!(spoiled(prefix, good[prefix].wrapping_add(4)).is_err());
-    assert!(spoiled(status, 6).is_err());
-    for workers in [0, 1, 3, 5, 255] {
-        assert!(spoiled(count, workers).is_err());
-    }
+    let (status, count, scheme) = (48, 130, good.len() - 138);
+
+    assert!(!traps(&good, JobRow::status));
+    assert!(!traps(&good, JobRow::attestation));
+    assert!(traps(&good[..status], JobRow::status));
+    assert!(traps(&good[..count], JobRow::workers));
+    assert!(traps(&good[..good.len() - 1], JobRow::attestation));
+    assert!(traps(&spoiled(status, 6), JobRow::status));
+    assert!(traps(&spoiled(count, 200), JobRow::attestation));
     for unknown in [0, 3, 255] {
-        assert!(spoiled(scheme, unknown).is_err());
+        assert!(traps(&spoiled(scheme, unknown), JobRow::attestation));
     }
 }
 
@@ -173,7 +238,8 @@ fn no_message_changes_a_rows_length() {
             let named: Vec<u32> = (1..=workers.into()).collect();
             world.submit(&named);
             let length = world.row_length(1);
-            assert_eq!(length, Some(223 + 53 * u32::from(workers)));
+            let packed = LENGTHS[usize::from(workers) - 1] as u32;
+            assert_eq!(length, Some(2 + packed + "sealed 0".len() as u32));
             for message in life {
                 message(&mut world, workers);
                 assert_eq!(world.row_length(1), length);
@@ -185,7 +251,7 @@ fn no_message_changes_a_rows_length() {
 #[test]
 fn no_message_touches_a_payload_or_an_accounts_length() {
     let mut world = World::with_job();
-    let payload = world.contract.jobs.payloads.get(1);
+    let payload = world.job(1).encrypted_payload;
     let cell = world.contract.accounts.cells.size(Who::Owner.id());
     assert_eq!(cell, Some(16));
 
@@ -194,6 +260,6 @@ fn no_message_touches_a_payload_or_an_accounts_length() {
     world.by(Who::Owner).mark_job_processed(1).unwrap();
     world.submit(&[1]);
 
-    assert_eq!(world.contract.jobs.payloads.get(1), payload);
+    assert_eq!(world.job(1).encrypted_payload, payload);
     assert_eq!(world.contract.accounts.cells.size(Who::Owner.id()), cell);
 }

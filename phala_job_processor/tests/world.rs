@@ -82,7 +82,6 @@ pub struct State {
     encryption_keys: Vec<bool>,
     accounts: Vec<Option<Account>>,
     rows: Vec<Option<(JobRow, u32)>>,
-    payloads: Vec<Option<Vec<u8>>>,
 }
 
 pub struct World {
@@ -328,19 +327,15 @@ impl World {
                 .map(|who| contract.accounts.cells.get(who.id()))
                 .collect(),
             rows: jobs
-                .clone()
                 .map(|job_id| {
                     let row = contract.jobs.rows.get(job_id)?;
                     Some((row, contract.jobs.rows.size(job_id)?))
                 })
                 .collect(),
-            payloads: jobs
-                .map(|job_id| contract.jobs.payloads.get(job_id))
-                .collect(),
         }
     }
 
-    /// The length of the job's row in storage.
+    /// The length of the job's row in storage, payload and length prefix included.
     pub fn row_length(&self, job_id: JobId) -> Option<u32> {
         self.contract.jobs.rows.size(job_id)
     }

@@ -117,6 +117,8 @@ class Model:
         """Take in one event."""
         # The metadata gives the fields their types.
         fields: Mapping[str, Any] = event.fields
+        if event.statement is not None:
+            self._recorded(event.statement)
         if event.name in _JOB_ENDS:
             self.jobs[fields["job_id"]].status = _JOB_ENDS[event.name]
         elif event.name in _WORKER_TURNS:
@@ -138,7 +140,7 @@ class Model:
         is_over = time > start + self.parameters.rate_window
         self.windows[job.owner] = (time, 1) if is_over else (start, used + 1)
 
-    def _recorded(self, fields: Mapping[str, Any], _time: int) -> None:
+    def _recorded(self, fields: Mapping[str, Any]) -> None:
         job = self.jobs[fields["job_id"]]
         if fields["outcome"] is Outcome.COMPLETED:
             job.status = JobStatus.ATTESTED
@@ -189,7 +191,6 @@ class Model:
 
 _LESSONS: Mapping[str, Callable[[Model, Mapping[str, Any], int], None]] = {
     "JobSubmitted": Model._submitted,
-    "AttestationRecorded": Model._recorded,
     "JobPurged": Model._purged,
     "WorkerRegistered": Model._registered,
     "WorkerRenewed": Model._renewed,

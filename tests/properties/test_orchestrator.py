@@ -133,9 +133,7 @@ def check(world: World, ids: list[int], behaviours: list[tuple[Behaviour, Behavi
         assert world.status(job_id) is expected, (job_id, pair, world.codes(job_id))
         assert world.record(job_id).state.value == expected.value.lower()
     completed = [
-        event.fields
-        for event in world.chain_events("AttestationRecorded")
-        if event.fields["outcome"] is Outcome.COMPLETED
+        fields for fields in world.chain_statements() if fields["outcome"] is Outcome.COMPLETED
     ]
     assert len({fields["job_id"] for fields in completed}) == len(completed)
     for fields in completed:

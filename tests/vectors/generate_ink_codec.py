@@ -195,6 +195,22 @@ EVENTS: list[tuple[str, dict[str, Tagged]]] = [
         "JobSubmitted",
         {"job_id": 1, "owner": H[1], "payload_hash": H[2], "workers": [1, 2], "deadline": 3},
     ),
+    (
+        "JobProcessed",
+        {
+            "job_id": 1,
+            "owner": H[1],
+            "result_hash": H[2],
+            "statement": fields(
+                worker=4,
+                units=5,
+                started_at=6,
+                finished_at=7,
+                issued_at=8,
+                signature=variant("Sr25519", octets(bytes(range(64)))),
+            ),
+        },
+    ),
     ("ModeChanged", {"mode": variant("Draining")}),
 ]
 

@@ -193,8 +193,8 @@ async def test_statement_recorded_by_somebody_else_first_is_no_harm(
 
     assert world.status(job_id) is JobStatus.PROCESSED
     assert world.codes(job_id) == {"AlreadyAttested"}
-    (attestation,) = world.chain_events("AttestationRecorded")
-    assert attestation.fields["worker"] == 2
+    (statement,) = world.chain_statements()
+    assert statement["worker"] == 2
     assert world.blobs.has(other.result_hash)
 
 

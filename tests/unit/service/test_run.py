@@ -100,8 +100,8 @@ async def test_refusal_is_written_down_and_the_next_worker_is_asked(
     await world.run(settings=replace(QUICK, lease_seconds=0.3))
 
     assert world.status(job_id) is JobStatus.PROCESSED
-    (recorded,) = world.chain_events("AttestationRecorded")
-    assert recorded.fields["worker"] == good
+    (statement,) = world.chain_statements()
+    assert statement["worker"] == good
     assert world.codes(job_id) == {code}
     is_request = code == "WorkerRefused"
     kind = EventKind.WORKER_REFUSED if is_request else EventKind.ATTESTATION_REFUSED
@@ -141,7 +141,7 @@ async def test_nothing_is_recorded_when_the_only_worker_misbehaves(
     await world.run(settings=replace(QUICK, lease_seconds=0.3))
 
     assert world.status(job_id) is JobStatus.SUBMITTED
-    assert world.chain_events("AttestationRecorded") == []
+    assert world.chain_statements() == []
     assert REFUSED[behaviour] in world.codes(job_id)
     assert world.record(job_id).state is JobState.DISPATCHED
 
@@ -194,7 +194,7 @@ async def test_job_that_failed_everywhere_is_failed(world: World) -> None:
     assert world.status(job_id) is JobStatus.FAILED
     assert world.record(job_id).state is JobState.FAILED
     assert summary.counts[EventKind.FAILED] == 1
-    outcomes = {e.fields["outcome"] for e in world.chain_events("AttestationRecorded")}
+    outcomes = {said["outcome"] for said in world.chain_statements()}
     assert outcomes == {Outcome.FAILED}
     assert all(len(scripted.puts) == 1 for scripted in world.scripted)
 
@@ -218,7 +218,7 @@ async def test_two_results_alarm_and_the_worker_is_believed_no_more(world: World
 
     assert len(world.heard(EventKind.CONFLICT)) == 1
     assert world.status(first) is world.status(second) is JobStatus.PROCESSED
-    assert {e.fields["worker"] for e in world.chain_events("AttestationRecorded")} == {good}
+    assert {said["worker"] for said in world.chain_statements()} == {good}
     assert world.codes(second) == {"ConflictingStatements"}
     assert second not in world.scripted[0].puts
     assert world.worker(bad).status is WorkerStatus.ACTIVE

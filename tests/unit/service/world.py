@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,11 +152,18 @@ class World:
         return self.job(job_id).status
 
     def chain_events(self, name: str) -> list[ContractEvent]:
+        return [event for event in self._decoded_events() if event.name == name]
+
+    def chain_statements(self) -> list[Mapping[str, object]]:
+        """The statements that the chain's events hold, whatever their events are called."""
+        statements = [event.statement for event in self._decoded_events()]
+        return [statement for statement in statements if statement is not None]
+
+    def _decoded_events(self) -> list[ContractEvent]:
         page = self.chain.events(
             self.processor.contract, after=Cursor(block=0, index=-1), limit=100_000
         )
-        decoded = [self.processor.decode_event(raw) for raw in page.events]
-        return [event for event in decoded if event.name == name]
+        return [self.processor.decode_event(raw) for raw in page.events]
 
     def chain_done(self, job_id: int) -> bool:
         """Whether the service has told that the job is processed."""
