@@ -5,13 +5,14 @@ import asyncio
 import pytest
 
 from orchestrator.chain import ContractCall, Receipt
-from orchestrator.errors import ChainError
+from orchestrator.errors import ChainError, ChainUnavailableError
 from orchestrator.metrics import EventKind
 from orchestrator.models import Account, JobStatus
 from orchestrator.service import Moment, Step
 from orchestrator.testing.flaky_chain import Fault
 from orchestrator.testing.workers import Behaviour
 from tests.unit.service.chains import CountingChain, once
+from tests.unit.service.test_chain_first import attest
 from tests.unit.service.world import OWNER, World, until
 
 
@@ -129,6 +130,30 @@ async def test_any_error_that_does_not_say_that_nothing_was_sent_is_a_doubt(
 
     assert chain.sent == ["complete_jobs"]
     assert world.status(job_id) is JobStatus.PROCESSED
+
+
+async def test_what_was_read_before_the_doubt_ended_is_read_again(
+    world: World, chain: CountingChain
+) -> None:
+    """Another call ends the doubt; a job that is known from before is still looked at first."""
+    job_id = world.submit(world.add_worker())
+    job, completion = world.job(job_id), await attest(world, job_id)
+    with world.journal() as journal:
+        orchestrator = world.orchestrator(journal)
+        settlement, ledger = orchestrator._settlement, orchestrator._parts.ledger
+        await ledger.start()
+        settling = asyncio.create_task(settlement.run())
+        with pytest.raises(ChainUnavailableError):
+            await settlement.settle(completion, job)
+        await ledger.calls.settle_doubt()
+
+        settled = await settlement.settle(completion, job)
+
+        settlement.stop()
+        await settling
+        await asyncio.to_thread(ledger.close, seconds=5)
+    assert settled.status is JobStatus.PROCESSED
+    assert chain.sent == ["complete_jobs"]
 
 
 async def test_a_killed_orchestrators_call_is_waited_for_by_the_next(world: World) -> None:
