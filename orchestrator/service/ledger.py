@@ -221,6 +221,13 @@ class Ledger:
     def _read_events(self, chain: Chain, after: Cursor, limit: int) -> EventsRead:
         self._note_time(chain)
         head = chain.finalized_head()
+        if head.number < after.block:
+            # Otherwise a chain that began anew would look like one on which nothing happens.
+            raise ChainUnavailableError(
+                f"the chain's last block is {head.number}, and events were read up to block"
+                f" {after.block}: the node is behind, or this is another run of a development chain"
+                " (give another --folder), or --from-block is too high"
+            )
         asked_ago = time.monotonic() - self._asked_at
         if self._seen == (after, head) and asked_ago < QUIET_SECONDS:
             return EventsRead(events=(), jobs={}, cursor=after, head=head, is_last=True)

@@ -189,6 +189,17 @@ async def test_a_new_journal_begins_with_the_block_that_is_named(world: World) -
     ]
 
 
+async def test_a_chain_that_is_behind_what_was_read_is_trouble(world: World) -> None:
+    job_id = world.submit(world.add_worker())
+    head = world.chain.finalized_head().number
+
+    await world.run(settings=replace(QUICK, from_block=head + 1), seconds=2)
+
+    assert world.status(job_id) is JobStatus.SUBMITTED
+    error = world.heard(EventKind.CHAIN_ERROR)[0]
+    assert f"last block is {head}, and events were read up to block {head + 1}" in error.detail
+
+
 async def test_an_old_journal_goes_on_where_it_was(world: World) -> None:
     world.submit(world.add_worker())
     await world.run()
