@@ -22,10 +22,10 @@ class OrchestratorSettings:
     `keep_days` is how long the journal remembers closed jobs, `keep_results_days` how long
     their sealed results are stored: 0 is for ever.
 
-    `batch_jobs` is how many jobs one transaction may settle. A job needs about 1.3e9 ps of weight
-    in `complete_jobs`, and what a transaction declares has a margin, so that 200 take about a
-    fifth of what a block of 1.5e12 ps leaves for calls: room for others, and a few
-    transactions are no slower than one that a block has no room for. `pending_seconds` is how long
+    `batch_jobs` is how many jobs one transaction may settle. A job needs about 0.5e9 ps of weight
+    in `complete_jobs` of ten, and what a transaction declares has a margin, so that 200 take about
+    a tenth of the 1.5e12 ps that a block has for calls: room for others, and what is ready
+    later does not wait for another block. `pending_seconds` is how long
     to wait for what may be on its way before looking again. `from_block` is where a new journal
     begins to read events: the block of the contract's deployment. The balance is low when it
     pays for fewer than `low_balance_jobs`.

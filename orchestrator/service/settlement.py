@@ -157,8 +157,8 @@ class Settlement:
         rules = await self._parts.ledger.rules()
         if rules.mode is Mode.HALTED:
             return ["WrongMode"] * len(items)
-        # For one that is recorded already, marking is a tenth cheaper; for one that is not,
-        # recording and marking apart costs half as much again.
+        # For one that is recorded already, marking is a little cheaper; for one that is not,
+        # recording and marking apart costs almost twice as much.
         is_to_be_marked = len(items) == 1 and items[0].job.status is JobStatus.ATTESTED
         if rules.is_operator and not is_to_be_marked:
             return await self._complete(items)
