@@ -258,23 +258,22 @@ class SubstrateChain:
     ) -> list[tuple[T, DryRun] | ContractError]:
         """Dry-run the calls, in a new block if the time of the last one may be why."""
         found = self._dry_runs.calls(calls, signer.account_id)
-        refusals = [
+        doubtful = [
             (call, one)
             for call, one in zip(calls, found, strict=True)
             if isinstance(one, ContractError)
+            and (one.variant in _TIME_DEPENDENT or one.variant in call.turned_by_time)
         ]
-        if not refusals or not self._is_behind():
+        if not doubtful or not self._is_behind():
             return found
-        if not any(self._depends_on_time(call, error) for call, error in refusals):
+        if not any(self._depends_on_time(call, error) for call, error in doubtful):
             return found
         self._send(REMARK, signer)
         return self._dry_runs.calls(calls, signer.account_id)
 
     def _depends_on_time(self, call: ContractCall[object], error: ContractError) -> bool:
         question = call.turned_by_time.get(error.variant)
-        if question is not None:
-            return self._dry_runs.call(question, _NOBODY)[0]
-        return error.variant in _TIME_DEPENDENT
+        return question is None or self._dry_runs.call(question, _NOBODY)[0]
 
     def _make(
         self,

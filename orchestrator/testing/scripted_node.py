@@ -209,16 +209,15 @@ class ScriptedNode:
         if self._behind is None:
             self._answer(client, number, Refusal(_UNKNOWN_METHOD, "Method not found"))
             return
-        with self._lock:  # what follows must not overtake the answer
-            key = f"scripted-{next(self._keys)}"
-            try:
-                self._behind.request_once(
-                    method, *params, into=_HandedOn(lambda item: self._pass(client, key, item))
-                )
-            except RpcError as error:
-                self._answer(client, number, Refusal(error.code, error.text))
-            else:
-                self._answer(client, number, key)
+        key = f"scripted-{next(self._keys)}"
+        following = _HandedOn(lambda item: self._pass(client, key, item))
+        try:
+            self._behind.request_once(method, *params, into=following)
+        except RpcError as error:
+            self._answer(client, number, Refusal(error.code, error.text))
+        else:
+            self._answer(client, number, key)
+            following.begin()
 
     def _pass(self, client: socket.socket, key: str, item: object) -> None:
         with self._lock:
@@ -245,14 +244,27 @@ class ScriptedNode:
 
 
 class _HandedOn(Subscription):
-    """Hands on what comes."""
+    """Hands on what comes, once it is told to begin: nothing may overtake the answer."""
 
     def __init__(self, take: Callable[[object], None]) -> None:
         super().__init__()
         self._take = take
+        self._order = threading.Lock()
+        self._early: list[object] | None = []
 
     def put(self, item: object) -> None:
-        self._take(item)
+        with self._order:
+            if self._early is None:
+                self._take(item)
+            else:
+                self._early.append(item)
+
+    def begin(self) -> None:
+        """Hand on what came, and from now on what comes."""
+        with self._order:
+            for item in self._early or ():
+                self._take(item)
+            self._early = None
 
 
 # WebSocket, RFC 6455 sections 4.2 and 5.2.
