@@ -42,6 +42,7 @@ _RETURNED = struct([("flags", PRIMITIVES["u32"]), ("data", BYTES)])
 _INSTANTIATED = struct([("result", _RETURNED), ("account_id", _ACCOUNT)])
 _UPLOADED = struct([("code_hash", byte_array(32)), ("deposit", _U128)])
 _DEPOSIT = enum([(0, "Refund", _U128), (1, "Charge", _U128)])
+_MOST_GAS = 1 << 62  # with a margin it still is a u64
 _OUTCOME = struct(
     [
         ("gas_consumed", _WEIGHT),
@@ -125,6 +126,10 @@ class ContractsApi:
             return self._dry_run(cast("Mapping[str, object]", head), cast("Variant", result))
 
     def _dry_run(self, head: Mapping[str, object], answer: Variant) -> DryRun:
+        consumed = Weight(**cast("Mapping[str, int]", head["gas_consumed"]))
+        required = Weight(**cast("Mapping[str, int]", head["gas_required"]))
+        if max(required.ref_time, required.proof_size) > _MOST_GAS:
+            raise ValueError("it would need more than any block has")
         deposit = cast("Variant", head["deposit"])
         planck = cast("int", deposit.value)
         account = failure = None
@@ -138,8 +143,8 @@ class ContractsApi:
                 value = cast("Mapping[str, object]", value["result"])
             flags, output = cast("int", value["flags"]), cast("bytes", value["data"])
         return DryRun(
-            consumed=Weight(**cast("Mapping[str, int]", head["gas_consumed"])),
-            required=Weight(**cast("Mapping[str, int]", head["gas_required"])),
+            consumed=consumed,
+            required=required,
             deposit=planck if deposit.name == "Charge" else -planck,
             failure=failure,
             reverted=bool(flags & 1),
