@@ -9,33 +9,21 @@ from orchestrator.chain.contracts_api import DryRun
 from orchestrator.chain.dispatch_errors import DispatchFailure
 from orchestrator.chain.link import RpcError
 from orchestrator.chain.node import Node
-from orchestrator.chain.node_blocks import named
+from orchestrator.chain.refusals import history_error, refusal_of
 from orchestrator.chain.runtime import Call
 from orchestrator.errors import (
     ChainError,
     ChainMismatchError,
     ChainUnavailableError,
     ContractError,
-    ContractTrappedError,
-    InputError,
-    InsufficientFundsError,
     PrunedStateError,
 )
 
-__all__ = ["DryRuns", "refusal_of"]
+__all__ = ["DryRuns"]
 
 T = TypeVar("T")
 
 _LONG_NONCE = (1 << 32) - 1
-# A dry run sets no limit of its own to the deposit: the limit is what the account has.
-_NO_FUNDS = frozenset(
-    {
-        "BelowMinimum",
-        "FundsUnavailable",
-        "StorageDepositLimitExhausted",
-        "StorageDepositNotEnoughFunds",
-    }
-)
 
 
 class DryRuns:
@@ -127,7 +115,7 @@ class DryRuns:
         try:
             answers = self._node.rpc.request_all(requests)
         except RpcError as error:
-            found = named(error)
+            found = history_error(error)
             if isinstance(found, PrunedStateError):
                 raise found from error
             raise ChainUnavailableError(str(error)) from error
@@ -138,25 +126,6 @@ class DryRuns:
         if dry.failure is not None:
             raise refusal_of(dry.failure, call)
         return _value(call, dry), dry
-
-
-def refusal_of(
-    failure: DispatchFailure, call: ContractCall[object] | None
-) -> ChainError | InputError:
-    """Return the error of ours for what no code of the contract has decided."""
-    label = "the code" if call is None else call.label
-    if failure.name in _NO_FUNDS:
-        return InsufficientFundsError(f"{label}: the account can't pay the storage deposit")
-    if failure.pallet != "Contracts":
-        return ChainError(f"{label}: the chain refused: {failure}")
-    if failure.name == "ContractNotFound" and call is not None:
-        address = hex_text(call.contract)
-        return ChainMismatchError(f"{label}: there is no contract {address} on this chain")
-    if failure.name == "DuplicateContract":
-        return InputError("salt: the contract exists already")
-    if failure.name in ("CodeRejected", "CodeTooLarge"):
-        return InputError(f"the code is refused: {failure}")
-    return ContractTrappedError(f"{label}: {failure}")
 
 
 def _value(call: ContractCall[T], dry: DryRun) -> T:

@@ -1,47 +1,27 @@
 """What is in a node's finalized blocks: contract events, and what a transaction came to."""
 
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Sequence
 
 from orchestrator.chain import Block, Cursor, EventPage, RawEvent
 from orchestrator.chain.answers import at_key, hash_of, hex_bytes, hex_text
-from orchestrator.chain.dispatch_errors import DispatchFailure
 from orchestrator.chain.extrinsics import Included
 from orchestrator.chain.heads import Header
 from orchestrator.chain.link import Request, RpcError
 from orchestrator.chain.node import Node, parse_version
+from orchestrator.chain.outcomes import Outcome, is_emitted, outcome_of, raw_event
+from orchestrator.chain.refusals import history_error
 from orchestrator.chain.runtime import EventRecord, Runtime
 from orchestrator.chain.runtime_types import reading
-from orchestrator.errors import ChainMismatchError, ChainUnavailableError, PrunedStateError
+from orchestrator.errors import ChainMismatchError, ChainUnavailableError
 
-__all__ = ["Blocks", "Item", "Outcome"]
+__all__ = ["Blocks"]
 
 # Blocks asked for at once, and looked through in one call of `events`.
 _BLOCKS_AT_ONCE = 64
 _BLOCKS_PER_PAGE = 1_024
 _EVENTS = ("System", "Events")
 _NOW = ("Timestamp", "Now")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """What one call of a transaction came to: its events, or why it failed."""
-
-    events: tuple[RawEvent, ...]
-    deposit: int
-    failure: DispatchFailure | None
-    records: tuple[EventRecord, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a transaction came to: its block, its fee, and its calls in order."""
-
-    block: Block
-    fee: int
-    items: tuple[Item, ...]
 
 
 class Blocks:
@@ -83,7 +63,7 @@ class Blocks:
             if record.extrinsic == included.index
         ]
         with reading("events"):
-            return _outcome(runtime, records, block, signer)
+            return outcome_of(runtime, records, block, signer)
 
     def events(self, contract: bytes, head: Header, *, after: Cursor, limit: int) -> EventPage:
         """
@@ -130,7 +110,7 @@ class Blocks:
             maker = runtime if is_current else self._maker(block_hash)
             records = maker.events(hex_bytes(raw, "a block's events"))
             with reading("events"):
-                emitted = [record for record in records if _is_emitted(record, contract)]
+                emitted = [record for record in records if is_emitted(record, contract)]
             if emitted:
                 found.append((number, block_hash, emitted))
         return self._dated(found, runtime.storage_key(*_NOW))
@@ -146,7 +126,7 @@ class Blocks:
         for (number, block_hash, records), raw in zip(found, times, strict=True):
             block = Block(number=number, hash=block_hash, timestamp=_moment(raw))
             with reading("events"):
-                events += [_raw_event(record, block) for record in records]
+                events += [raw_event(record, block) for record in records]
         return events
 
     def _hashes(self, numbers: range) -> list[bytes]:
@@ -167,113 +147,9 @@ class Blocks:
         try:
             return self._node.rpc.request_all(requests)
         except RpcError as error:
-            raise named(error) from error
-
-
-def named(error: RpcError) -> PrunedStateError | RpcError:
-    """Return the error of ours for what a node can't tell of a block."""
-    if "discarded" in error.text or "pruned" in error.text:
-        return PrunedStateError(
-            f"{error}; take a node that keeps old states (--state-pruning archive), or begin at"
-            " a later block"
-        )
-    return error
-
-
-def _outcome(
-    runtime: Runtime, records: Sequence[EventRecord], block: Block, signer: bytes
-) -> Outcome:
-    fee = sum(
-        cast("int", _fields(record)["actual_fee"])
-        for record in records
-        if (record.pallet, record.name) == ("TransactionPayment", "TransactionFeePaid")
-    )
-    items = tuple(_item(runtime, part, block, signer, end) for part, end in _split(records))
-    return Outcome(block=block, fee=fee, items=items)
+            raise history_error(error) from error
 
 
 def _moment(raw: object) -> int:
     # The genesis block has no time.
     return 0 if raw is None else int.from_bytes(hex_bytes(raw, "a block's time")[:8], "little")
-
-
-def _fields(record: EventRecord) -> Mapping[str, object]:
-    return cast("Mapping[str, object]", record.fields)
-
-
-def _split(
-    records: Sequence[EventRecord],
-) -> list[tuple[list[EventRecord], EventRecord]]:
-    """Return the events of each call, and the event that ends it."""
-    parts: list[tuple[list[EventRecord], EventRecord]] = []
-    part: list[EventRecord] = []
-    is_batch = any(record.pallet == "Utility" for record in records)
-    ends = (
-        {("Utility", "ItemCompleted"), ("Utility", "ItemFailed"), ("System", "ExtrinsicFailed")}
-        if is_batch
-        else {("System", "ExtrinsicSuccess"), ("System", "ExtrinsicFailed")}
-    )
-    for record in records:
-        if (record.pallet, record.name) in ends:
-            parts.append((part, record))
-            part = []
-        else:
-            part.append(record)
-    return parts
-
-
-def _item(
-    runtime: Runtime, records: Sequence[EventRecord], block: Block, signer: bytes, end: EventRecord
-) -> Item:
-    failure = None
-    if end.name == "ExtrinsicFailed":
-        failure = runtime.failure(_fields(end)["dispatch_error"])
-    elif end.name == "ItemFailed":
-        failure = runtime.failure(_fields(end)["error"])
-    return Item(
-        events=tuple(
-            _raw_event(record, block)
-            for record in records
-            if (record.pallet, record.name) == ("Contracts", "ContractEmitted")
-        ),
-        deposit=sum(_deposit(record, signer) for record in records),
-        failure=failure,
-        records=tuple(records),
-    )
-
-
-def _deposit(record: EventRecord, signer: bytes) -> int:
-    """Return what an event says the signer's deposits grew by, in planck."""
-    if (record.pallet, record.name) == ("Balances", "Transfer"):
-        # No call of ours transfers value: it is the existential deposit of a new contract.
-        fields = _fields(record)
-        return cast("int", fields["amount"]) if fields["from"] == signer else 0
-    if record.pallet != "Contracts":
-        return 0
-    if record.name == "StorageDepositTransferredAndHeld":
-        fields = _fields(record)
-        return cast("int", fields["amount"]) if fields["from"] == signer else 0
-    if record.name == "StorageDepositTransferredAndReleased":
-        fields = _fields(record)
-        return -cast("int", fields["amount"]) if fields["to"] == signer else 0
-    if record.name == "CodeStored":
-        fields = _fields(record)
-        return cast("int", fields["deposit_held"]) if fields["uploader"] == signer else 0
-    return 0
-
-
-def _is_emitted(record: EventRecord, contract: bytes) -> bool:
-    return (record.pallet, record.name) == ("Contracts", "ContractEmitted") and _fields(record)[
-        "contract"
-    ] == contract
-
-
-def _raw_event(record: EventRecord, block: Block) -> RawEvent:
-    fields = _fields(record)
-    return RawEvent(
-        contract=cast("bytes", fields["contract"]),
-        topics=record.topics,
-        data=cast("bytes", fields["data"]),
-        block=block,
-        index=record.index,
-    )

@@ -30,10 +30,11 @@ from orchestrator.chain import (
 )
 from orchestrator.chain.answers import hex_bytes, hex_text
 from orchestrator.chain.contracts_api import DryRun
-from orchestrator.chain.dry_runs import DryRuns, refusal_of
+from orchestrator.chain.dry_runs import DryRuns
 from orchestrator.chain.extrinsics import Sender
 from orchestrator.chain.node import Node
-from orchestrator.chain.node_blocks import Blocks, Item, Outcome
+from orchestrator.chain.node_blocks import Blocks
+from orchestrator.chain.outcomes import Outcome, instantiated, only_item, receipt_of
 from orchestrator.chain.pallet_calls import (
     REMARK,
     call_of,
@@ -41,6 +42,7 @@ from orchestrator.chain.pallet_calls import (
     limited_deposit,
     upload_of,
 )
+from orchestrator.chain.refusals import refusal_of
 from orchestrator.chain.runtime import Call
 from orchestrator.chain.spending import SpendingLimits
 from orchestrator.errors import (
@@ -138,9 +140,9 @@ class SubstrateChain:
         dry = self._dry_runs.deployment(code, constructor, signer.account_id, salt)
         call = deployment_of(code, constructor, salt, dry)
         outcome = self._send(call, signer, deposit=limited_deposit(dry.deposit))
-        item = _only_item(outcome, constructor)
+        item = only_item(outcome, constructor)
         return Deployment(
-            contract=_instantiated(item),
+            contract=instantiated(item),
             code_hash=_code_hash(code),
             block=outcome.block,
             fee=outcome.fee,
@@ -169,7 +171,7 @@ class SubstrateChain:
         """
         code_hash, deposit = self._dry_runs.upload(code, signer.account_id)
         call = upload_of(code, deposit)
-        _only_item(self._send(call, signer, deposit=limited_deposit(deposit)), None)
+        only_item(self._send(call, signer, deposit=limited_deposit(deposit)), None)
         return code_hash
 
     def code_hash(self, contract: bytes) -> bytes | None:
@@ -295,7 +297,7 @@ class SubstrateChain:
         for place, ((at, value, _), item) in enumerate(zip(sent, outcome.items, strict=True)):
             if item.failure is None:
                 fee = share + (rest if place == 0 else 0)
-                made.append((at, _receipt(calls[at], value, item, outcome, fee)))
+                made.append((at, receipt_of(calls[at], value, item, outcome, fee)))
             elif item.failure.name in _LIMITS_EXCEEDED:
                 made.append((at, None))
             elif item.failure.name == "ContractReverted":
@@ -405,38 +407,6 @@ class SubstrateChain:
         if not isinstance(value, dict):
             raise ChainMismatchError(f"the runtime's {pallet}.{name} has another form")
         return value
-
-
-def _receipt(
-    call: ContractCall[T], foreseen: T, item: Item, outcome: Outcome, fee: int
-) -> Receipt[T]:
-    own = tuple(event for event in item.events if event.contract == call.contract)
-    return Receipt(
-        value=call.settle(foreseen, own),
-        events=item.events,
-        block=outcome.block,
-        fee=fee,
-        deposit=item.deposit,
-    )
-
-
-def _only_item(outcome: Outcome, call: ContractCall[object] | None) -> Item:
-    """Return what the only call of a transaction came to, if it succeeded."""
-    if len(outcome.items) != 1:
-        raise ChainMismatchError("the chain does not tell what the transaction came to")
-    (item,) = outcome.items
-    if item.failure is not None:
-        raise refusal_of(item.failure, call)
-    return item
-
-
-def _instantiated(item: Item) -> bytes:
-    for record in item.records:
-        if (record.pallet, record.name) == ("Contracts", "Instantiated"):
-            contract = record.fields["contract"] if isinstance(record.fields, dict) else None
-            if isinstance(contract, bytes):
-                return contract
-    raise ChainMismatchError("the chain told of no new contract")
 
 
 def _code_hash(code: bytes) -> bytes:

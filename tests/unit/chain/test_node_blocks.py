@@ -9,7 +9,8 @@ from orchestrator.chain.answers import hex_text
 from orchestrator.chain.dispatch_errors import DispatchFailure
 from orchestrator.chain.extrinsics import Included
 from orchestrator.chain.heads import Header
-from orchestrator.chain.node_blocks import Blocks, Outcome
+from orchestrator.chain.node_blocks import Blocks
+from orchestrator.chain.outcomes import Outcome
 from orchestrator.chain.runtime import EventRecord, RuntimeVersion
 from orchestrator.errors import (
     ChainError,
