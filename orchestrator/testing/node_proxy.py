@@ -44,6 +44,7 @@ class Fault(Enum):
     MUTE = "nothing reaches the client from it on, and the connection stays"
     DEAF = "nothing reaches the node from it on, and the connection stays"
     SILENT = "nothing passes from it on, and the connection stays"
+    NONE = "it passes, and was seen"
     HOLD = "it waits, with all that follow it, until it is released"
     CORRUPT = "some of its bytes are changed"
     TWICE = "it passes twice"

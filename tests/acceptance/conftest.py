@@ -4,10 +4,13 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.acceptance.fault_report import Report
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,6 +25,14 @@ class InstalledWheel:
 
 def _run(*command: str | Path, cwd: Path = ROOT) -> None:
     subprocess.run([str(part) for part in command], cwd=cwd, check=True, capture_output=True)
+
+
+@pytest.fixture
+def report(capsys: pytest.CaptureFixture[str]) -> Iterator[Report]:
+    """A table of fault scenarios, shown at the end also when all is well."""
+    report = Report(capsys)
+    yield report
+    report.show()
 
 
 @pytest.fixture(scope="session")
