@@ -1,12 +1,33 @@
 """What the orchestrator's settings come to in the service."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator import service
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.world import World
+
+
+@pytest.mark.usefixtures("as_operator")
+def test_reading_and_sending_have_a_connection_each(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, object] = {}
+
+    class Orchestrator(service.Orchestrator):
+        def __init__(self, **parts: Any) -> None:  # noqa: ANN401  # handed on
+            given.update(parts)
+            super().__init__(**parts)
+
+    monkeypatch.setattr(service, "Orchestrator", Orchestrator)
+
+    ran = run("orchestrator", "once", "--folder", tmp_path / "orchestrator", "--owners", "any")
+
+    assert ran.exit_code == 0, ran.stderr
+    assert given["sender"] is not None
+    assert given["sender"] is not given["chain"]
 
 
 @pytest.mark.usefixtures("as_operator")

@@ -327,7 +327,6 @@ class TestClock:
 async def test_a_chain_that_does_not_answer_is_503_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.worker.heads._READ_SECONDS", 0.05)
     silent = threading.Event()
 
     class SilentChain(FlakyChain):
@@ -338,8 +337,10 @@ async def test_a_chain_that_does_not_answer_is_503_in_time(
     async with chain_worker(tmp_path, wrap=SilentChain) as world:
         request = world.submit(world.sealed())
 
-        await assert_refused(world, request, 503, "the chain can't be read")
-        assert world.server._heads.clock_trouble() == "the chain can't be read now"
+        with monkeypatch.context() as patch:
+            patch.setattr("orchestrator.worker.heads._READ_SECONDS", 0.05)
+            await assert_refused(world, request, 503, "the chain can't be read")
+            assert world.server._heads.clock_trouble() == "the chain can't be read now"
 
         silent.set()
         assert (await world.finish(request)).state is WorkerJobState.DONE
