@@ -322,6 +322,8 @@ class NodeProxy:
         elif fault is Fault.TWICE:
             raw += raw
         connection.is_mute |= fault in (Fault.MUTE, Fault.SILENT)
+        # The answer to a request must not be quicker than the reset.
+        connection.is_mute |= fault is Fault.RESET_AFTER and is_from_client
         connection.is_deaf |= fault in (Fault.DEAF, Fault.SILENT)
         self._forward(connection, raw, is_from_client=is_from_client)
         if fault is Fault.RESET_AFTER:
