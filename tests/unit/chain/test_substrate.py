@@ -13,9 +13,10 @@ import pytest
 from wasmtime import wat2wasm
 
 from orchestrator.attestation.statement import sign_statement, statement_of
-from orchestrator.chain import ContractCall, Cursor, Receipt, pallet_calls
+from orchestrator.chain import ContractCall, Cursor, Receipt, outcomes, pallet_calls
 from orchestrator.chain.contracts_api import DryRun
 from orchestrator.chain.devnode import DevNode
+from orchestrator.chain.dispatch_errors import DispatchFailure
 from orchestrator.chain.processor import JobProcessor
 from orchestrator.chain.rpc import RpcConnection
 from orchestrator.chain.spending import SpendingLimits
@@ -518,6 +519,7 @@ def test_what_only_looks_never_sends(stage: Stage) -> None:
 
     for look in looks:
         assert stage.sent(look) == 0
+    assert stage.chain.dry_run(stage.measure(), caller=ALICE.account_id) is None
     assert stage.chain.finalized_head().timestamp == last
     assert stage.chain.now() == stage.clock.now
 
@@ -634,6 +636,94 @@ def test_an_item_that_always_runs_out_of_gas_does_not_take_the_others_along(
     assert isinstance(refused, ContractError)
     assert isinstance(other, ContractError)
     assert refused.variant == "OutOfGas"
+
+
+# What only the block decides, after a dry run that foresaw something else.
+
+
+def ended(stage: Stage, *failures: DispatchFailure | None) -> outcomes.Outcome:
+    """Return what a transaction came to whose items ended so."""
+    items = tuple(outcomes.Item(events=(), deposit=0, failure=one, records=()) for one in failures)
+    return outcomes.Outcome(block=stage.chain.finalized_head(), fee=7, items=items)
+
+
+TRAPPED = DispatchFailure(pallet="Contracts", name="ContractTrapped")
+REVERTED = DispatchFailure(pallet="Contracts", name="ContractReverted")
+
+
+def test_a_call_that_traps_in_its_block_is_named(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage.chain, "_send", lambda *_, **__: ended(stage, TRAPPED))
+
+    with pytest.raises(ContractTrappedError, match=r"allow_measurement: .*ContractTrapped"):
+        stage.chain.call(stage.measure(), signer=ALICE)
+
+
+def test_an_item_that_traps_in_its_block_does_not_take_the_others_along(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others have taken effect: an error for all of them would be a lie."""
+    monkeypatch.setattr(stage.chain, "_send", lambda *_, **__: ended(stage, None, TRAPPED))
+
+    first, second = stage.chain.batch([stage.measure(), stage.measure()], signer=ALICE)
+
+    assert isinstance(first, Receipt)
+    assert isinstance(second, ContractError)
+    assert second.variant == "ContractTrapped"
+
+
+def test_a_refusal_in_the_block_that_nobody_can_explain_is_one(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage.chain, "_send", lambda *_, **__: ended(stage, REVERTED))
+
+    assert variant(lambda: stage.chain.call(stage.measure(), signer=ALICE)) == "Reverted"
+
+
+def test_a_refusal_in_the_block_is_one_though_the_node_can_not_say_why(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> object:
+        raise ChainUnavailableError("gone")
+
+    monkeypatch.setattr(stage.chain, "_send", lambda *_, **__: ended(stage, REVERTED))
+    monkeypatch.setattr(stage.chain._dry_runs, "call", gone)
+
+    assert variant(lambda: stage.chain.call(stage.measure(), signer=ALICE)) == "Reverted"
+
+
+def test_a_batch_that_failed_as_a_whole_is_named(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = DispatchFailure(pallet="Utility", name="TooManyCalls")
+    monkeypatch.setattr(stage.chain, "_send", lambda *_, **__: ended(stage, failure))
+
+    with pytest.raises(ChainError, match=r"failed in its block: Utility\.TooManyCalls"):
+        stage.chain.batch([stage.measure(), stage.measure()], signer=ALICE)
+
+
+def test_a_deployment_that_fails_in_its_block_is_named(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    salt = os.urandom(8)
+    monkeypatch.setattr(stage.chain, "_send", lambda *_, **__: ended(stage, TRAPPED))
+    with pytest.raises(ContractTrappedError, match="new: "):
+        stage.chain.deploy(probe_code(), probe_constructor(RETURN), signer=ALICE, salt=salt)
+
+    monkeypatch.setattr(stage.chain, "_send", lambda *_, **__: ended(stage, None))
+    with pytest.raises(ChainMismatchError, match="told of no new contract"):
+        stage.chain.deploy(probe_code(), probe_constructor(RETURN), signer=ALICE, salt=salt)
+
+
+def test_other_refusals_of_the_chain_are_named(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = DispatchFailure(pallet="BadOrigin", name="BadOrigin")
+    monkeypatch.setattr(stage.chain, "_send", lambda *_, **__: ended(stage, failure))
+
+    with pytest.raises(ChainError, match="the chain refused: BadOrigin"):
+        stage.chain.call(stage.measure(), signer=ALICE)
 
 
 # Errors that are named, before anything is sent where it can be known.
