@@ -82,6 +82,7 @@ def test_every_other_length_of_a_result_is_refused(ink: InkContract, case: dict[
 
 @pytest.mark.parametrize("case", VECTORS["events"], ids=lambda case: str(case["label"]))
 def test_events_are_known_by_their_first_topic(ink: InkContract, case: dict[str, Any]) -> None:
+    """Traps B2 and B3: the library looks at every topic, and fails on an event it does not know."""
     topic, data = bytes.fromhex(case["topic"]), bytes.fromhex(case["data"])
     fields = {name: ours(value) for name, value in case["fields"].items()}
 

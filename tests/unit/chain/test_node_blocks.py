@@ -96,6 +96,7 @@ class OutcomeOf:
 
 
 def test_a_call_has_its_events_its_fee_and_its_deposit(outcome_of: OutcomeOf) -> None:
+    """Trap B5: the library drops the events of other contracts that a call reached."""
     outcome = outcome_of(
         held(100), emitted(b"a"), released(30), emitted(b"b", THEIRS), fee(7), SUCCESS
     )
