@@ -580,8 +580,7 @@ def make_world(
         processor = deploy_processor(
             direct,
             admin=ADMIN,
-            # A second of skew is enough on one machine, and makes an old block's time count.
-            parameters=Parameters(rate_limit=100_000, min_ttl=10_000, max_clock_skew=1_000),
+            parameters=Parameters(rate_limit=100_000, min_ttl=10_000),
             measurement=MEASUREMENT,
         )
         world = FaultWorld(
