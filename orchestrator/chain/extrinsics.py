@@ -127,9 +127,9 @@ class Sender:
     def wait_for_pending(self, account_id: bytes, *, timeout_seconds: float) -> None:
         """Return once every nonce that the account has used is in a finalized block."""
         deadline = time.monotonic() + timeout_seconds
+        used = self._next_nonce(account_id)
         while True:
             head = self._heads.finalized
-            used = self._next_nonce(account_id)
             if self.nonce_at(account_id, head.hash) >= used:
                 return
             rest = deadline - time.monotonic()
@@ -139,6 +139,8 @@ class Sender:
                     f" {timeout_seconds:g} s"
                 )
             self._heads.wait_beyond(head.number, min(rest, _POLL_SECONDS))
+            # Fewer when a pool has dropped some; what was sent since then is not waited for.
+            used = min(used, self._next_nonce(account_id))
 
     def nonce_at(self, account_id: bytes, block_hash: bytes) -> int:
         """Return the account's nonce after a block."""
