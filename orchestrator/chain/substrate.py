@@ -107,6 +107,7 @@ class SubstrateChain:
         spending: SpendingLimits | None = None,
     ) -> None:
         self._clock = clock
+        self._clock_ahead = 0
         self._spending = spending
         self._node = Node(url, timeout_seconds=timeout_seconds)
         self._blocks = Blocks(self._node)
@@ -270,7 +271,9 @@ class SubstrateChain:
             return found
         if not any(self._depends_on_time(call, error) for call, error in doubtful):
             return found
-        self._send(REMARK, signer)
+        made = self._send(REMARK, signer)
+        # What is left of the difference is the clock's own: one more block would not change it.
+        self._clock_ahead = max(0, self._clock() - made.block.timestamp)
         return self._dry_runs.calls(calls, signer.account_id)
 
     def _depends_on_time(self, call: ContractCall[object], error: ContractError) -> bool:
@@ -348,7 +351,10 @@ class SubstrateChain:
 
     def _is_behind(self) -> bool:
         best = self._blocks.block(self._node.heads.best)
-        return self._clock() - best.timestamp > _OLD_BLOCK_MS
+        late = self._clock() - best.timestamp
+        # A clock that was put right is ahead no more: no block is from the future.
+        self._clock_ahead = max(0, min(self._clock_ahead, late))
+        return late - self._clock_ahead > _OLD_BLOCK_MS
 
     # Reading.
 

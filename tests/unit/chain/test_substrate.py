@@ -173,6 +173,7 @@ def whole_stage(node: DevNode) -> Iterator[Stage]:
 @pytest.fixture
 def stage(whole_stage: Stage) -> Iterator[Stage]:
     whole_stage.clock.now = 0
+    whole_stage.chain._clock_ahead = 0  # what the clock of another test was
     yield whole_stage
     whole_stage.proxy.disarm()
 
@@ -457,6 +458,32 @@ def test_a_refusal_that_stays_costs_one_empty_transaction(stage: Stage, name: st
 
     def work() -> None:
         assert variant(lambda: stage.chain.call(call, signer=account)) == name
+
+    assert stage.sent(work) == 1
+
+
+def test_a_clock_that_is_ahead_costs_one_empty_transaction_in_all(stage: Stage) -> None:
+    call = stage.processor.expire_job(stage.submit())
+    stage.clock.now = stage.chain.finalized_head().timestamp + 3_600_000
+
+    def work() -> None:
+        assert variant(lambda: stage.chain.call(call, signer=BOB)) == "DeadlineNotPassed"
+
+    assert stage.sent(work) == 1
+    assert stage.sent(work) == 0
+
+
+def test_a_clock_that_was_put_right_counts_again(stage: Stage) -> None:
+    call = stage.processor.expire_job(stage.submit())
+    stage.clock.now = stage.chain.finalized_head().timestamp + 3_600_000
+
+    def work() -> None:
+        assert variant(lambda: stage.chain.call(call, signer=BOB)) == "DeadlineNotPassed"
+
+    work()
+    stage.clock.now = stage.chain.finalized_head().timestamp
+    work()
+    stage.be_late()
 
     assert stage.sent(work) == 1
 
