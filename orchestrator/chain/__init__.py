@@ -88,6 +88,10 @@ def _as_foreseen(value: T, _events: "tuple[RawEvent, ...]") -> T:
     return value
 
 
+def _none_in_part(_value: object) -> Sequence[ContractError]:
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class ContractCall(Generic[T_co]):
     """
@@ -99,7 +103,8 @@ class ContractCall(Generic[T_co]):
     block, which tell the truth where the two differ.
 
     `turned_by_time` has, by the name of a refusal that time alone may turn in some states, the
-    question whether this is one of them.
+    question whether this is one of them. `refusals` gives those that the value holds, where a
+    message can refuse a part of what it is asked.
     """
 
     contract: bytes
@@ -108,6 +113,7 @@ class ContractCall(Generic[T_co]):
     decode: Callable[[bytes], T_co]
     settle: Callable[[T_co, tuple[RawEvent, ...]], T_co] = _as_foreseen
     turned_by_time: "Mapping[str, ContractCall[bool]]" = field(default_factory=dict)
+    refusals: Callable[[T_co], Sequence[ContractError]] = _none_in_part
 
 
 @dataclass(frozen=True, kw_only=True)

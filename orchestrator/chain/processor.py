@@ -156,7 +156,11 @@ class JobProcessor:
     ) -> ContractCall[list[ContractError | None]]:
         """Record and mark several jobs; each item succeeds (`None`) or fails by itself."""
         call = self._call("complete_jobs", _item_results, completions=tuple(completions))
-        return replace(call, settle=self._settle_items(tuple(completions)))
+        return replace(
+            call,
+            settle=self._settle_items(tuple(completions)),
+            refusals=lambda items: [error for error in items if error is not None],
+        )
 
     def verify_attestation(self, job_id: JobId) -> ContractCall[bool]:
         """Ask whether the job's attestation is valid today."""

@@ -262,10 +262,10 @@ class SubstrateChain:
         """Dry-run the calls, in a new block if the time of the last one may be why."""
         found = self._dry_runs.calls(calls, signer.account_id)
         doubtful = [
-            (call, one)
+            (call, error)
             for call, one in zip(calls, found, strict=True)
-            if isinstance(one, ContractError)
-            and (one.variant in _TIME_DEPENDENT or one.variant in call.turned_by_time)
+            for error in ([one] if isinstance(one, ContractError) else call.refusals(one[0]))
+            if error.variant in _TIME_DEPENDENT or error.variant in call.turned_by_time
         ]
         if not doubtful or not self._is_behind():
             return found

@@ -511,6 +511,29 @@ def test_a_rate_limit_that_stays_costs_one_empty_transaction(stage: Stage) -> No
     assert stage.sent(work) == 1
 
 
+def test_a_part_that_a_new_block_turns_is_turned(stage: Stage) -> None:
+    """`complete_jobs` refuses item by item: its value holds what the time has refused."""
+    exact = deploy_processor(
+        stage.chain,
+        admin=ALICE,
+        measurement=MEASUREMENT,
+        parameters=Parameters(max_clock_skew=0),
+        salt=os.urandom(8),
+    )
+    signer = Sr25519Signer.generate()
+    worker = register_test_worker(
+        stage.chain, exact, signer, registrar=ALICE, measurement=MEASUREMENT
+    )
+    there = replace(stage, processor=exact, worker=worker, signer=signer)
+    call = exact.complete_jobs([there.completion(there.submit(), later=1)])
+    stage.be_late()
+
+    def work() -> None:
+        assert stage.chain.call(call, signer=ALICE).value == [None]
+
+    assert stage.sent(work) == 2
+
+
 def test_a_refusal_that_no_time_turns_sends_nothing(stage: Stage) -> None:
     job_id = stage.submit()
     stage.chain.call(stage.processor.cancel_job(job_id), signer=BOB)
