@@ -47,8 +47,7 @@ def node(node_program: Path) -> Iterator[DevNode]:
 
     It keeps the states of all blocks: what is in an old block can still be asked.
     """
-    flags = ("--finalize-delay-sec", "0", "--state-pruning", "archive")
-    with DevNode(node_program, flags=flags) as running:
+    with DevNode(node_program) as running:
         yield running
 
 

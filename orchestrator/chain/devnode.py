@@ -26,6 +26,9 @@ _NAMES = ("substrate-contracts-node", "contracts-devnode")
 # Where `make node` puts its build: only a checkout has it.
 _BUILT = Path(__file__).parents[2] / "devnode" / "target" / "release" / "contracts-devnode"
 _ADDRESS = re.compile(r"Running JSON-RPC server: addr=127\.0\.0\.1:(\d+)")
+# By default a node forgets states after 256 blocks, which here is after 256 transactions: an
+# orchestrator that was away for longer could not read their events.
+_PRUNING = "--state-pruning"
 _LOG_END = 2_000
 
 
@@ -120,6 +123,7 @@ class DevNode:
             *("--rpc-port", str(self.rpc_port), "--port", "0"),
             *("--no-prometheus", "--no-telemetry", "--no-mdns"),
             *self._flags,
+            *(() if _PRUNING in self._flags else (_PRUNING, "archive")),
         ]
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
