@@ -211,13 +211,14 @@ class Service:
     def count(self, kind: EventKind) -> int:
         return sum(event.kind is kind for event in list(self.heard))
 
+    def told(self, kind: EventKind) -> set[JobId]:
+        """The jobs that it has told this of."""
+        told = {event.job_id for event in list(self.heard) if event.kind is kind}
+        return {job_id for job_id in told if job_id is not None}
+
     def wait_for(self, kind: EventKind, jobs: Sequence[JobId]) -> None:
         """Return once it has told this of each of the jobs."""
-
-        def told() -> set[JobId | None]:
-            return {event.job_id for event in list(self.heard) if event.kind is kind}
-
-        until(lambda: set(jobs) <= told(), f"{kind.value} of {jobs}: the orchestrator tells it not")
+        until(lambda: set(jobs) <= self.told(kind), f"{kind.value}: not told of all of {jobs}")
 
     def stop(self) -> None:
         """Stop it, which must take no longer than finishing what is under way."""
