@@ -96,6 +96,10 @@ docs: .venv/installed-dev ## check the documents: links, commands, options, impo
 bench: .venv/installed-dev ## measure; figures as ratios where a machine would matter
 	@$(BIN)/python -m benchmarks
 
+.PHONY: bench-chain
+bench-chain: .venv/installed-dev ## measure what each message costs on a node, into docs/costs.md; fails when an aim is missed
+	@$(BIN)/python -m benchmarks.chain_costs --write docs/costs.md
+
 .PHONY: lock
 lock: ## resolve the pinned requirements anew (needs uv on the path)
 	@$(UV_COMPILE) --group dev --output-file requirements/dev.txt
