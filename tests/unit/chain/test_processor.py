@@ -10,7 +10,7 @@ from orchestrator.chain import Block, RawEvent
 from orchestrator.chain.bundle import load_bundle
 from orchestrator.chain.embedded import EmbeddedChain
 from orchestrator.chain.interface import ADAPTERS, MESSAGES
-from orchestrator.chain.processor import JobProcessor
+from orchestrator.chain.processor import ContractEvent, JobProcessor
 from orchestrator.chain.scale import Variant
 from orchestrator.crypto.keys import EcdsaSigner
 from orchestrator.encoding import blake2_256
@@ -32,6 +32,14 @@ from orchestrator.models import (
     Signature,
 )
 from orchestrator.testing import LocalAccount, deploy_processor, register_test_worker
+
+_RAW = RawEvent(
+    contract=b"\1" * 32,
+    topics=(bytes(32),),
+    data=b"",
+    block=Block(number=1, hash=bytes(32), timestamp=1),
+    index=0,
+)
 
 
 @pytest.fixture
@@ -138,11 +146,37 @@ def test_a_parameter_out_of_its_width_names_the_field(processor: JobProcessor) -
 
 
 def test_an_event_of_another_contract_is_refused(processor: JobProcessor) -> None:
-    block = Block(number=1, hash=bytes(32), timestamp=1)
-    raw = RawEvent(contract=b"\1" * 32, topics=(bytes(32),), data=b"", block=block, index=0)
-
     with pytest.raises(ChainMismatchError, match="no event of the contract"):
-        processor.decode_event(raw)
+        processor.decode_event(_RAW)
+
+
+_SAID = {"worker": 4, "units": 5, "started_at": 6, "finished_at": 7, "issued_at": 8}
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "statement"),
+    [
+        ("AttestationRecorded", {"job_id": 1, "outcome": Outcome.FAILED}, None),
+        (
+            "JobProcessed",
+            {"job_id": 1, "owner": b"", "result_hash": b"\2", "statement": _SAID},
+            {**_SAID, "job_id": 1, "result_hash": b"\2", "outcome": Outcome.COMPLETED},
+        ),
+    ],
+)
+def test_events_that_hold_a_statement(
+    name: str, fields: dict[str, object], statement: dict[str, object] | None
+) -> None:
+    event = ContractEvent(name=name, fields=fields, raw=_RAW)
+
+    assert event.statement == (statement or fields)
+
+
+@pytest.mark.parametrize("name", ["JobProcessed", "JobSubmitted"])
+def test_events_that_hold_none(name: str) -> None:
+    fields = {"job_id": 1, "owner": b"", "result_hash": b"\2", "statement": None}
+
+    assert ContractEvent(name=name, fields=fields, raw=_RAW).statement is None
 
 
 def test_a_bundle_of_ones_own(processor: JobProcessor) -> None:
@@ -193,7 +227,8 @@ def test_settling_tells_items_of_one_job_apart() -> None:
     call = processor.complete_jobs(
         [
             item(first, 0, Outcome.FAILED, b"\1"),
-            item(first, 0, Outcome.COMPLETED, b"\2"),
+            # The same result as the next, by another worker.
+            item(first, 0, Outcome.COMPLETED, b"\3"),
             item(first, 1, Outcome.COMPLETED, b"\3"),
             item(first, 1, Outcome.COMPLETED, b"\3"),
             item(second, 0, Outcome.FAILED, b"\4"),
