@@ -31,7 +31,11 @@ _INPUTS = (
 )
 
 # What can't reach the Wasm or the metadata: tests are compiled under `cfg(test)` alone.
-_TEST_FOLDERS = ("phala_job_processor/tests", "contract_build/postprocess/src/check")
+_TEST_FOLDERS = (
+    "phala_job_processor/tests",
+    "phala_job_processor/rlibc/src/tests.rs",
+    "contract_build/postprocess/src/check",
+)
 _SUFFIXES = (".json", ".lock", ".py", ".rs", ".toml")
 
 

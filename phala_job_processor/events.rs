@@ -31,6 +31,8 @@ pub struct JobSubmitted {
 
 /// A worker's signed statement was verified and recorded.
 ///
+/// Not for an item of `complete_jobs` that is marked at once: `JobProcessed` holds its statement.
+///
 /// With `JobSubmitted` it holds all that anybody needs to verify the statement, also after the job
 /// was purged.
 #[derive(Clone, Debug, PartialEq, Eq)]

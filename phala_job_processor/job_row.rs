@@ -23,6 +23,9 @@
 //! An attested job has at most `n - 1` failures, so the attestation and the `n`-th failure can
 //! share their room. `first byte of last` is `0xff` when neither is there.
 //!
+//! Another layout is another `STORAGE_VERSION`: an upgrade sees in the metadata only that a row is
+//! bytes, and would let code read rows that it does not understand.
+//!
 //! Fields are read and written in place: a message touches few of them, and a chain that runs
 //! contracts by wasmi charges every byte of code that would decode the rest. What is no row traps.
 

@@ -242,8 +242,9 @@ pub mod phala_job_processor {
         ///
         /// # Events
         ///
-        /// For each item that succeeds: `AttestationRecorded` unless only marked, `JobFailed` after
-        /// the last failure, `JobProcessed` if marked.
+        /// For each item that succeeds: `JobProcessed` if marked, with the statement if that was
+        /// recorded in the same step; `AttestationRecorded` for a failure, and `JobFailed` after
+        /// the last one.
         ///
         /// # Errors
         ///

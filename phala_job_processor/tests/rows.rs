@@ -3,6 +3,7 @@
 use ink::scale::{Decode, Encode};
 
 use crate::job_row::{AttestationEntry, FailureEntry, JobRow, NewJob};
+use crate::phala_job_processor::STORAGE_VERSION;
 use crate::types::{JobStatus, Signature};
 
 use super::world::{Who, World, DAY};
@@ -141,6 +142,8 @@ fn the_lengths_are_those_of_the_documentation() {
 
 #[test]
 fn a_row_is_packed_as_documented() {
+    // Whoever changes the bytes below has made another layout.
+    assert_eq!(STORAGE_VERSION, 1);
     let mut row = JobRow::new(&new_job(2), PAYLOAD);
     row.add_failure(&failure(0));
     row.set_attestation(&attestation(1, Signature::Sr25519([0xe2; 64])));

@@ -3,7 +3,13 @@
 //! ink! 5 links a crate of this name into every contract. It copies byte by byte, and a chain that
 //! runs contracts by wasmi charges each step: copying a payload of 4 KiB costs more than checking a
 //! signature does. This one copies eight bytes at a time; WebAssembly reads and writes at any
-//! address. Comparing and filling are left as they were: contracts do little of it.
+//! address. Comparing and filling go byte by byte: contracts do little of it.
+//!
+//! After the crate `rlibc` 1.0.0, of which this is a modified copy: copying is new. Its notice:
+//!
+//! Copyright 2014 The Rust Project Developers. See the COPYRIGHT file at the top-level directory of
+//! that distribution and at <http://rust-lang.org/COPYRIGHT>. Licensed under the Apache License,
+//! Version 2.0 or the MIT license, at your option.
 #![no_std]
 // Else the compiler would turn these loops into calls of themselves.
 #![no_builtins]

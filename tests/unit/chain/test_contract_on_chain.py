@@ -411,8 +411,30 @@ def test_only_messages_that_change_the_contracts_own_cell_write_it(
         chain.call(call.purge_job(job_id), signer=OWNER)
     stage.clock.advance(Parameters().rate_window)
     assert not writes_root(call.release_account(), OWNER)
-    assert writes_root(call.set_mode(Mode.HALTED), ADMIN)
+
+
+def test_what_is_in_the_contracts_own_cell_is_written(stage: Stage) -> None:
+    call, chain = stage.processor, stage.chain
+    lower = replace(Parameters(), max_payload=256)
+
+    chain.call(call.set_mode(Mode.HALTED), signer=ADMIN)
+    chain.call(call.set_parameters(lower), signer=ADMIN)
+    worker = register_test_worker(
+        chain, call, Sr25519Signer.generate(), registrar=ADMIN, measurement=MEASUREMENT
+    )
+    following = register_test_worker(
+        chain, call, Sr25519Signer.generate(), registrar=ADMIN, measurement=MEASUREMENT
+    )
+    assert chain.read(call.is_trusted(worker))
+    chain.call(call.revoke_measurement(MEASUREMENT), signer=ADMIN)
+    chain.call(call.propose_admin(OWNER.account_id), signer=ADMIN)
+    chain.call(call.accept_admin(), signer=OWNER)
+
     assert chain.read(call.mode()) is Mode.HALTED
+    assert chain.read(call.parameters()) == lower
+    assert following == worker + 1
+    assert not chain.read(call.is_trusted(worker))
+    assert chain.read(call.admin()) == OWNER.account_id
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 4])
