@@ -51,6 +51,7 @@ lint-python: .venv/installed-dev ## ruff, mypy and the import layers
 lint-rust: target/rust-is-there ## rustfmt, and clippy with the four denials of cargo-contract
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --all --check --manifest-path contract_build/Cargo.toml
+	$(CARGO) fmt --all --check --manifest-path devnode/Cargo.toml
 	$(CARGO) clippy --workspace --all-features --locked -- -Dwarnings $(DENIALS)
 	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -Dwarnings
 	CARGO_TARGET_DIR=$(TOOLS_TARGET) $(CARGO) clippy --locked --all-targets \
@@ -62,6 +63,7 @@ fmt: .venv/installed-dev target/rust-is-there ## format all code
 	$(BIN)/ruff check --fix .
 	$(CARGO) fmt --all
 	$(CARGO) fmt --all --manifest-path contract_build/Cargo.toml
+	$(CARGO) fmt --all --manifest-path devnode/Cargo.toml
 
 .PHONY: contract
 contract: ## build the contract and write its bundle; prints size and code hash
@@ -70,6 +72,10 @@ contract: ## build the contract and write its bundle; prints size and code hash
 .PHONY: contract-check
 contract-check: ## rebuild the contract; fail unless the committed bundle is what the sources build
 	@$(BUILD_PYTHON) -m contract_build --check
+
+.PHONY: node
+node: target/rust-is-there ## build a development node with pallet-contracts; says where it is
+	@RUST_VERSION=$(RUST_VERSION) devnode/build
 
 .PHONY: vectors
 vectors: .venv/installed-dev ## make the test vectors anew; fail when they differ from the committed ones
@@ -113,7 +119,7 @@ UV_COMPILE := $(UV) pyproject.toml requirements/build.in --all-extras
 
 .PHONY: clean
 clean: ## remove what was built, .venv included
-	rm -rf .venv target dist contract_build/node_modules contract_build/target
+	rm -rf .venv target dist contract_build/node_modules contract_build/target devnode/target
 	rm -rf tests/interop/node_modules
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 

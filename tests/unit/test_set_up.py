@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+RUSTUP_THAT_TELLS = 'echo "$@ in ${CARGO_TARGET_DIR-} for ${CARGO_BUILD_TARGET-no other target}"'
 TOOLS = ("awk", "cat", "cc", "dirname", "env", "make", "mkdir", "rm", "sh", "touch")
 
 
@@ -23,8 +24,10 @@ class Machine:
             assert found is not None, tool
             (self.bin / tool).symlink_to(found)
         (self.checkout / "requirements").mkdir(parents=True)
+        (self.checkout / "devnode").mkdir()
         for name in (
             "Makefile",
+            "devnode/build",
             "pyproject.toml",
             "rust-toolchain.toml",
             "requirements/dev.txt",
@@ -129,6 +132,41 @@ def test_without_a_linker_the_tests_in_rust_say_so(machine: Machine) -> None:
     assert "apt-get install gcc" in outcome.stderr
 
 
+def test_without_protoc_the_node_names_the_package_to_install(machine: Machine) -> None:
+    machine.add_program("rustup", "exit 0")
+
+    outcome = machine.make("node")
+
+    assert outcome.returncode != 0
+    assert "apt-get install protobuf-compiler" in outcome.stderr
+
+
+def test_with_half_a_perl_the_node_names_the_package_to_install(machine: Machine) -> None:
+    machine.add_program("rustup", "exit 0")
+    machine.add_program("protoc", "exit 0")
+    machine.add_program("perl", "exit 2")
+
+    outcome = machine.make("node")
+
+    assert outcome.returncode != 0
+    assert "apt-get install perl" in outcome.stderr
+
+
+def test_the_node_is_built_after_its_runtime_and_its_place_is_said(machine: Machine) -> None:
+    machine.add_program("rustup", RUSTUP_THAT_TELLS)
+    machine.add_program("protoc", "exit 0")
+    machine.add_program("perl", "exit 0")
+
+    outcome = machine.make("node", CARGO_TARGET_DIR="/elsewhere", CARGO_BUILD_TARGET="other")
+
+    assert outcome.returncode == 0
+    runtime, node, place = outcome.stdout.splitlines()[-3:]
+    assert "--package devnode-runtime --target wasm32v1-none" in runtime
+    assert "--locked --release --package contracts-devnode" in node
+    assert node.endswith(f" in {machine.checkout}/devnode/target for no other target")
+    assert place.endswith(f"{machine.checkout}/devnode/target/release/contracts-devnode")
+
+
 def test_every_target_documents_itself(machine: Machine) -> None:
     listed = machine.make("help").stdout
 
@@ -170,3 +208,4 @@ def test_one_rust_version_is_named_everywhere() -> None:
 def test_the_ci_script_can_be_run() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     assert os.access(ROOT / "requirements" / "install", os.X_OK)
+    assert os.access(ROOT / "devnode" / "build", os.X_OK)
