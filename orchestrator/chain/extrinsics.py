@@ -253,7 +253,7 @@ class Sender:
 
     def _sequence(self, account: bytes) -> _Sequence:
         # Chains of one genesis may differ: each development node has its own.
-        key = (self._rpc.name, self._node.genesis_hash, account)
+        key = (self._rpc.url, self._node.genesis_hash, account)
         return _sequences.setdefault(key, _Sequence())
 
     def _forget_nonce(self, account: bytes) -> None:
@@ -292,7 +292,8 @@ class Sender:
         while True:
             try:
                 head = self._heads.finalized
-                for number in range(seen + 1, head.number + 1):
+                # No later block can hold it, however high the node says that its chain is.
+                for number in range(seen + 1, min(head.number, signed.birth + ERA_BLOCKS) + 1):
                     found = self._included(signed, self._hash_at(number))
                     if found is not None:
                         return found  # 1.

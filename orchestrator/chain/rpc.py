@@ -48,7 +48,7 @@ class RpcConnection:
         timeout_seconds: float = 20.0,
         on_connect: Callable[[Link, float], None] = _prepare_nothing,
     ) -> None:
-        self._url = url
+        self.url = url
         self.name = _name(url)
         self._timeout = timeout_seconds
         self._on_connect = on_connect
@@ -174,7 +174,7 @@ class RpcConnection:
 
     def _attempt(self, deadline: float) -> Link:
         rest = max(_SHORTEST_SECONDS, deadline - time.monotonic())
-        link = Link(self._url, name=self.name, open_seconds=rest, silent_seconds=self._timeout / 2)
+        link = Link(self.url, name=self.name, open_seconds=rest, silent_seconds=self._timeout / 2)
         try:
             self._on_connect(link, deadline)
         except BaseException:
@@ -194,5 +194,5 @@ def _name(url: str) -> str:
     except ValueError:
         host, port = None, None
     if not url.startswith(("ws://", "wss://")) or not host:
-        raise ConfigError(f"chain: {url!r} is not of the form ws://HOST:PORT or wss://HOST")
+        raise ConfigError("chain: the URL is not of the form ws://HOST:PORT or wss://HOST")
     return f"{parts.scheme}://{host}" + (f":{port}" if port else "")

@@ -52,6 +52,8 @@ from orchestrator.errors import (
     ContractError,
     ContractTrappedError,
     InputError,
+    InsufficientFundsError,
+    TooHeavyError,
 )
 from orchestrator.models import Account
 
@@ -198,13 +200,14 @@ class SubstrateChain:
 
     def read(self, call: ContractCall[T]) -> T:
         """Return what a read message returns at the finalized head."""
-        while True:
+        for _ in range(_ATTEMPTS):
             generation = self._node.rpc.generation
             head = self._node.heads.finalized
             value, _ = self._dry_runs.call(call, _NOBODY, at=head.hash)
             if self._node.rpc.generation == generation:
                 return value
             # The connection was made anew meanwhile, and the head may be an old one.
+        raise ChainUnavailableError(f"{call.label}: the connection to the node does not last")
 
     def call(self, call: ContractCall[T], *, signer: Account) -> Receipt[T]:
         """
@@ -331,11 +334,9 @@ class SubstrateChain:
         reservation = self._spending.reserve(cost, calls=calls)
         try:
             outcome = self._outcome(call, signer)
-        except ChainUnavailableError:
-            raise  # it may have been sent: what was reserved counts as spent
-        except ChainError:
+        except (InsufficientFundsError, TooHeavyError):
             reservation.settle(0, 0)
-            raise
+            raise  # after any other error it may have been sent: what was reserved is spent
         reservation.settle(outcome.fee, sum(max(0, item.deposit) for item in outcome.items))
         return outcome
 

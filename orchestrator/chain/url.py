@@ -29,7 +29,8 @@ def open_chain(url: str, *, create: bool = False, spending: SpendingLimits | Non
 
         return SubstrateChain(url, spending=spending)
     if scheme != "local":
-        message = f"chain: {url!r} is not of the form local:PATH, ws://HOST:PORT or wss://HOST"
+        # Not shown: a part of it may be somebody's key.
+        message = "chain: the URL is not of the form local:PATH, ws://HOST:PORT or wss://HOST"
         raise ConfigError(message)
     if not rest or rest == ":memory:":
         message = f"chain: {url!r} names no file"
