@@ -33,9 +33,21 @@ test-rust: target/rust-is-there ## the tests written in Rust
 	CARGO_TARGET_DIR=$(TOOLS_TARGET) $(CARGO) test --locked --quiet \
 		--manifest-path contract_build/Cargo.toml --package contract-postprocess
 
+# Most of the time goes by in processes that wait for each other, so two lanes run side by side.
+LANE_units := tests/unit tests/docs
+LANE_systems := tests/acceptance tests/interop tests/ports tests/properties
+
 .PHONY: test-python
-test-python: .venv/installed-dev ## the tests written in Python, with the coverage gate
-	$(BIN)/python -m pytest --cov --cov-report=term
+test-python: .venv/installed-dev ## the tests written in Python, in two lanes, with the coverage gate
+	@rm -f .coverage .coverage.*
+	@echo "two lanes of tests; each is shown when it has ended, which takes some minutes"
+	@$(MAKE) --no-print-directory --output-sync=target --jobs=2 test-lane-systems test-lane-units
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+.PHONY: test-lane-units test-lane-systems
+test-lane-units test-lane-systems: test-lane-%: .venv/installed-dev
+	COVERAGE_FILE=.coverage.$* $(BIN)/python -m pytest --cov --cov-report= --cov-fail-under=0 $(LANE_$*)
 
 .PHONY: lint
 lint: lint-python lint-rust ## every formatter and checker, changing nothing
