@@ -34,9 +34,6 @@ test-rust: target/rust-is-there ## the tests written in Rust
 		--manifest-path contract_build/Cargo.toml --package contract-postprocess
 
 # Most of the time goes by in processes that wait for each other, so two lanes run side by side.
-LANE_units := tests/unit tests/docs
-LANE_systems := tests/acceptance tests/interop tests/ports tests/properties
-
 .PHONY: test-python
 test-python: .venv/installed-dev ## the tests written in Python, in two lanes, with the coverage gate
 	@rm -f .coverage .coverage.*
@@ -45,9 +42,15 @@ test-python: .venv/installed-dev ## the tests written in Python, in two lanes, w
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-.PHONY: test-lane-units test-lane-systems
-test-lane-units test-lane-systems: test-lane-%: .venv/installed-dev
-	COVERAGE_FILE=.coverage.$* $(BIN)/python -m pytest --cov --cov-report= --cov-fail-under=0 $(LANE_$*)
+LANE = COVERAGE_FILE=.coverage.$@ $(BIN)/python -m pytest --cov --cov-report= --cov-fail-under=0
+
+.PHONY: test-lane-units
+test-lane-units: .venv/installed-dev ## one lane: modules by themselves, and the documents
+	$(LANE) tests/unit tests/docs
+
+.PHONY: test-lane-systems
+test-lane-systems: .venv/installed-dev ## the other lane: whole systems, ports, properties, other clients
+	$(LANE) tests/acceptance tests/interop tests/ports tests/properties
 
 .PHONY: lint
 lint: lint-python lint-rust ## every formatter and checker, changing nothing

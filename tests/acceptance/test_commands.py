@@ -127,7 +127,7 @@ def test_a_job_goes_from_an_empty_folder_to_a_verified_result(shell: Shell) -> N
             result = shell.run("result", "1", "--save-attestation", "attestation.json")
 
     assert registered["tee"] == "none: development worker, no TEE"
-    assert submitted == {"job_id": 1, "status": "Processed"}
+    assert submitted == {"job_id": 1, "fee": 0, "deposit": 0, "status": "Processed"}
     assert (result.returncode, result.stdout) == (0, "hello, enclave"), result.stderr
     status = shell.ask("status", "1")
     assert (status["attested_by"], status["attestation"]) == (registered["worker"], "Valid")
