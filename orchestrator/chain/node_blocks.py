@@ -44,6 +44,13 @@ class Blocks:
             self._newest = block
         return block
 
+    def hash_at(self, number: int) -> bytes | None:
+        """Return the hash of the finalized block of that number, `None` when there is none yet."""
+        if number > self._node.heads.finalized.number:
+            return None
+        (block_hash,) = self._hashes(range(number, number + 1))
+        return block_hash
+
     def outcome(self, included: Included, signer: bytes) -> Outcome:
         """
         Return what a transaction came to.
@@ -130,7 +137,7 @@ class Blocks:
         return events
 
     def _hashes(self, numbers: range) -> list[bytes]:
-        asked = self._node.rpc.request("chain_getBlockHash", list(numbers))
+        (asked,) = self._ask([("chain_getBlockHash", (list(numbers),))])
         if not isinstance(asked, list) or len(asked) != len(numbers):
             raise ChainMismatchError("the node sent other hashes than was asked for")
         if None in asked:
@@ -147,7 +154,11 @@ class Blocks:
         try:
             return self._node.rpc.request_all(requests)
         except RpcError as error:
-            raise history_error(error) from error
+            found = history_error(error)
+            if isinstance(found, RpcError):
+                # Nothing of ours was refused: too many requests, or a block not here yet.
+                raise ChainUnavailableError(str(error)) from error
+            raise found from error
 
 
 def _moment(raw: object) -> int:

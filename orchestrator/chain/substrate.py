@@ -415,6 +415,10 @@ class SubstrateChain:
             raise ChainMismatchError(f"the runtime's {pallet}.{name} has another form")
         return value
 
+    def block_hash(self, number: int) -> bytes | None:
+        """Return the hash of the finalized block of that number, `None` when there is none yet."""
+        return self._blocks.hash_at(number)
+
 
 def _code_hash(code: bytes) -> bytes:
     return blake2b(code, digest_size=32).digest()

@@ -301,12 +301,37 @@ def test_a_state_that_the_node_threw_away_is_named_with_what_to_do(
         blocks.events(OURS, head_of(world), after=BEGIN, limit=10)
 
 
-def test_another_refusal_stays_what_it_is(world: World, node: FakeNode, blocks: Blocks) -> None:
+@pytest.mark.parametrize(
+    "method", ["state_getStorage", "state_getRuntimeVersion", "chain_getBlockHash"]
+)
+def test_another_refusal_says_nothing_and_is_to_be_asked_again(
+    world: World, node: FakeNode, blocks: Blocks, method: str
+) -> None:
     world.include()
-    world.node.answers["state_getStorage"] = Refusal(-32603, "Internal error")
+    world.node.answers[method] = Refusal(-32029, "Too many requests")
 
-    with pytest.raises(ChainError, match="Internal error"):
+    with pytest.raises(ChainUnavailableError, match="Too many requests"):
         blocks.events(OURS, head_of(world), after=BEGIN, limit=10)
+
+
+def test_a_blocks_hash_is_told_by_its_number(world: World, node: FakeNode, blocks: Blocks) -> None:
+    world.include()
+    world.include()
+    head = head_of(world)
+    node.heads.note_finalized(head)
+
+    assert blocks.hash_at(head.number) == head.hash
+    assert blocks.hash_at(head.number - 1) == head.parent
+
+
+def test_a_block_that_is_not_final_has_no_hash(
+    world: World, node: FakeNode, blocks: Blocks
+) -> None:
+    head = head_of(world)
+    node.heads.note_finalized(head)
+    world.include()
+
+    assert blocks.hash_at(head.number + 1) is None
 
 
 @pytest.mark.parametrize(
