@@ -227,21 +227,32 @@ class Chain(Protocol):
 
     def finalized_head(self) -> Block: ...
 
+    def block_hash(self, number: int) -> bytes | None:
+        """The hash of the finalized block of that number, `None` when there is none yet."""
+        ...
+
     def now(self) -> int:
         """The time (ms) that a call made now would see."""
         ...
 
     def account(self, account_id: bytes) -> AccountInfo: ...
 
-    def wait_for_pending(self, account_id: bytes, *, timeout_seconds: float) -> None:
+    def wait_for_pending(
+        self, account_id: bytes, *, timeout_seconds: float, signer: Account | None = None
+    ) -> None:
         """
         Return once nothing that the account sent before is on its way any more.
 
         After `ChainUnavailableError` from `call`, what was sent may still take effect. Wait here,
         look for its effect, and only then send it again.
 
+        A node does not tell of what waits for an earlier nonce that was lost. With *signer*, the
+        account itself, such a nonce is used up by an empty transaction, which costs its fee: do
+        so before what would take effect twice is sent again.
+
         Raises:
             ChainUnavailableError: It still is after *timeout_seconds*, or nobody can tell.
+            ChainError: With *signer*: as `call`.
         """
         ...
 

@@ -240,6 +240,11 @@ class EmbeddedChain:
             head = self._state.head()
         return Block(number=head.number, hash=head.hash, timestamp=head.timestamp)
 
+    def block_hash(self, number: int) -> bytes | None:
+        """Return the hash of the block of that number, `None` when there is none yet."""
+        with self._state.reading():
+            return self._state.block_hash(number)
+
     def now(self) -> int:
         """Return the time (ms) that a call made now would see."""
         with self._state.reading():
@@ -260,7 +265,9 @@ class EmbeddedChain:
         with self._state.reading():
             return AccountInfo(nonce=self._state.nonce(account_id), balance=None)
 
-    def wait_for_pending(self, account_id: bytes, *, timeout_seconds: float) -> None:
+    def wait_for_pending(
+        self, account_id: bytes, *, timeout_seconds: float, signer: Account | None = None
+    ) -> None:
         """Return: a transaction here is in a block, or it never was."""
 
     def storage_stats(self, contract: bytes) -> StorageStats:

@@ -50,6 +50,6 @@ def history_error(error: RpcError) -> PrunedStateError | RpcError:
     if "discarded" in error.text or "pruned" in error.text:
         return PrunedStateError(
             f"{error}; take a node that keeps old states (--state-pruning archive), or begin at"
-            " a later block"
+            " a later block (--from-block)"
         )
     return error

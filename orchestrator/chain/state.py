@@ -123,6 +123,11 @@ class State:
             "UPDATE chain SET number = ?, hash = ?, timestamp = ?", number, block_hash, timestamp
         )
 
+    def block_hash(self, number: int) -> bytes | None:
+        """Return the hash of a block."""
+        row = self._one("SELECT hash FROM block WHERE number = ?", number)
+        return None if row is None else self._bytes(row[0], "block.hash", _HASH_BYTES)
+
     def set_clock_offset(self, offset: int) -> None:
         """Store by how much the chain's clock is ahead."""
         self._run("UPDATE chain SET clock_offset = ?", offset)

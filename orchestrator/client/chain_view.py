@@ -5,7 +5,7 @@ Nothing here needs a key. What a node answers is believed, within what one node 
 `JobClient` says when that is enough.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from orchestrator.chain import Chain, Cursor
@@ -72,7 +72,15 @@ class JobHistory:
 class ChainView:
     """Reads one contract, by the *bundle* that it runs (the package's unless given)."""
 
-    def __init__(self, chain: Chain, contract: bytes, bundle: Bundle | None = None) -> None:
+    def __init__(
+        self,
+        chain: Chain,
+        contract: bytes,
+        bundle: Bundle | None = None,
+        *,
+        check_chain: Callable[[Chain], None] = lambda _: None,
+    ) -> None:
+        self._check_chain = check_chain
         self.chain = chain
         self.contract = contract
         self.processor = JobProcessor(contract, bundle)
@@ -85,6 +93,7 @@ class ChainView:
         Raises:
             ChainMismatchError: There is no such contract, it was deployed with another
                 chain's genesis hash, or its version is not known here.
+            Error: What *check_chain* raises, that the caller has given.
         """
         if self._is_known:
             return
@@ -101,6 +110,7 @@ class ChainView:
             raise ChainMismatchError(
                 f"contract: version {version}, this program knows {CONTRACT_VERSIONS}"
             )
+        self._check_chain(self.chain)
         self._is_known = True
 
     def parameters(self) -> Parameters:

@@ -88,7 +88,6 @@ class JobClient:
             InputError: Other users may read it, or it is damaged.
             ChainMismatchError: It is of another version.
         """
-        self._view = ChainView(chain, contract, bundle)
         self._account = account
         self._on_receipt = on_receipt or _ignore
         self._secret = secret
@@ -100,6 +99,7 @@ class JobClient:
             contract=contract,
             owner=account.account_id,
         )
+        self._view = ChainView(chain, contract, bundle, check_chain=self._list.check_chain)
         self._recipients = Recipients(self._view, accepted_keys=accepted_worker_keys, clock=clock)
         self._submitter = Submitter(
             self._view,

@@ -20,19 +20,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from orchestrator.chain import Chain
 from orchestrator.client.entries import Entry, EntryState, ListedJob, NewEntry, UnfinishedJob
 from orchestrator.client.list_file import ListFile
 from orchestrator.client.list_row import ListRow, number_bytes
 from orchestrator.client.sessions import Sessions
 from orchestrator.encoding import blake2_256
-from orchestrator.errors import ChainMismatchError, InputError
+from orchestrator.errors import ChainMismatchError, ChainUnavailableError, InputError
 from orchestrator.models import JobId, JobStatus
 
 __all__ = ["JobList"]
 
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = """
 CREATE TABLE origin (genesis BLOB NOT NULL, contract BLOB NOT NULL, owner BLOB NOT NULL);
+CREATE TABLE anchor (number INTEGER NOT NULL, hash BLOB NOT NULL);
 CREATE TABLE entries (
     entry INTEGER PRIMARY KEY,
     state TEXT NOT NULL,
@@ -56,6 +58,11 @@ CREATE TABLE entries (
 CREATE INDEX payloads ON entries (payload_hash);
 CREATE INDEX unfinished ON entries (entry) WHERE state IN ('sealed', 'sending');
 """
+
+
+_ANOTHER_RUN = (
+    "this is another run of a development chain; remove the list, or choose another folder for it"
+)
 
 
 class JobList:
@@ -86,6 +93,36 @@ class JobList:
         """Close the file and end the sessions that were begun here."""
         self._sessions.close()
         self._file.close()
+
+    def check_chain(self, chain: Chain) -> None:
+        """
+        Make sure that this is the chain on which the list was first used.
+
+        Runs of a development chain have the same genesis, and job ids begin anew on each. So the
+        first use writes down the finalized head, and each later one looks for that block.
+
+        Raises:
+            ChainMismatchError: The chain has another block there.
+            ChainUnavailableError: The chain does not reach that block.
+        """
+        if self._file.row("SELECT number FROM anchor") is None:
+            head = chain.finalized_head()
+            self._file.run(
+                "INSERT INTO anchor SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM anchor)",
+                (head.number, head.hash),
+            )
+        row = ListRow(self._file.rows("SELECT number, hash FROM anchor")[0], self.path)
+        number, expected = row.integer("number"), row.data("hash")
+        found = chain.block_hash(number)
+        if found is None:
+            raise ChainUnavailableError(
+                f"the chain does not reach block {number}, from which on the job list {self.path}"
+                f" is: the node is behind, or {_ANOTHER_RUN}"
+            )
+        if found != expected:
+            raise ChainMismatchError(
+                f"job list {self.path}: block {number} is another one: {_ANOTHER_RUN}"
+            )
 
     @contextlib.contextmanager
     def session(self) -> Iterator[str]:
@@ -208,15 +245,32 @@ class JobList:
             )
 
     def mark_submitted(self, jobs: Sequence[tuple[int, JobId, int]]) -> None:
-        """Note entries' job ids and the blocks they are in, as (entry, job, block)."""
+        """
+        Note entries' job ids and the blocks they are in, as (entry, job, block).
+
+        Raises:
+            ChainMismatchError: The list has another entry for one of these ids; the others
+                are noted.
+        """
+        taken = []
         with self.transaction():
+            for entry, job_id, _ in jobs:
+                row = self._row("SELECT entry FROM entries WHERE job_id = ?", number_bytes(job_id))
+                if row is not None and row.integer("entry") != entry:
+                    taken.append(job_id)
             self._file.run_many(
                 "UPDATE entries SET state = 'submitted', job_id = ?, block = ?, status = ?"
                 " WHERE entry = ?",
                 [
                     (number_bytes(job_id), block, JobStatus.SUBMITTED.value, entry)
                     for entry, job_id, block in jobs
+                    if job_id not in taken
                 ],
+            )
+        if taken:
+            raise ChainMismatchError(
+                f"job list {self.path}: has another submission as job {taken[0]} already:"
+                f" {_ANOTHER_RUN}"
             )
 
     def restore(self, jobs: Iterable[ListedJob]) -> None:

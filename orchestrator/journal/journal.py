@@ -48,7 +48,7 @@ from orchestrator.models import JobId, Outcome, WorkerId
 
 __all__ = ["Journal"]
 
-VERSION = 1
+VERSION = 2
 MAX_JOB_ID = (1 << 63) - 1  # what an integer of SQLite holds; a contract counts from 1
 CLOSED = frozenset(state for state in JobState if state.is_closed)
 OPEN = frozenset(set(JobState) - CLOSED - {JobState.DEFERRED})
@@ -105,13 +105,15 @@ class Journal:
                     contract=contract,
                     cursor_block=0,
                     cursor_index=-1,
+                    cursor_hash=b"",
                 )
             )
             connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
             return
         if version != VERSION:
             raise JournalError(
-                f"journal {self._path} has format version {version}, this program reads {VERSION}"
+                f"journal {self._path} has format version {version}, this program reads {VERSION};"
+                " begin a new one in another folder"
             )
         row = connection.execute(select(META)).one()
         for name, found, expected in (
@@ -146,6 +148,11 @@ class Journal:
             row = connection.execute(select(META.c.cursor_block, META.c.cursor_index)).one()
         return (row.cursor_block, row.cursor_index)
 
+    def cursor_hash(self) -> bytes:
+        """The hash of the cursor's block, empty where it is not known."""
+        with self._transaction() as connection:
+            return bytes(connection.execute(select(META.c.cursor_hash)).scalar_one())
+
     def write_page(self, changes: PageChanges) -> None:
         """Write what a page of events changes, and the cursor behind it, all or nothing."""
         with self._transaction() as connection:
@@ -158,7 +165,11 @@ class Journal:
                     .on_conflict_do_update(index_elements=["day", "owner"], set_=row)
                 )
             block, index = changes.cursor
-            connection.execute(META.update().values(cursor_block=block, cursor_index=index))
+            connection.execute(
+                META.update().values(
+                    cursor_block=block, cursor_index=index, cursor_hash=changes.cursor_hash
+                )
+            )
 
     def usage(self, day: int, owner: bytes) -> Usage:
         """What was admitted of *owner* on *day* (days since the epoch)."""
@@ -258,7 +269,11 @@ class Journal:
     # Statements and trust
 
     def remember_statement(self, statement: SeenStatement) -> SeenStatement:
-        """Return the first statement seen of this worker about this job, *statement* if none."""
+        """
+        Return the first statement seen of this worker about this job, *statement* if none.
+
+        One about another payload is about another job.
+        """
         row = {
             **vars(statement),
             "job_id": _checked(statement.job_id),
@@ -274,6 +289,7 @@ class Journal:
                 select(STATEMENTS).where(
                     STATEMENTS.c.job_id == statement.job_id,
                     STATEMENTS.c.worker == statement.worker,
+                    STATEMENTS.c.payload_hash == statement.payload_hash,
                 )
             ).one()
         return _seen(found)

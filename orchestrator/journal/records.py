@@ -83,6 +83,7 @@ class SeenStatement:
 
     job_id: JobId
     worker: WorkerId
+    payload_hash: bytes
     outcome: Outcome
     result_hash: bytes
     units: int
@@ -92,7 +93,13 @@ class SeenStatement:
     signature: bytes
 
     def conflicts_with(self, other: "SeenStatement") -> bool:
-        """Whether the two say different things about one job (protocol 4: times of issue apart)."""
+        """
+        Whether the two say different things about one job (protocol 4: times of issue apart).
+
+        With another payload it is another job, of the same id on another run of the chain.
+        """
+        if self.payload_hash != other.payload_hash:
+            return False
         return (self.outcome, self.result_hash, self.units, self.started_at, self.finished_at) != (
             other.outcome,
             other.result_hash,
@@ -112,8 +119,13 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class PageChanges:
-    """What one page of events changes, written together with the cursor behind it."""
+    """
+    What one page of events changes, written together with the cursor behind it.
+
+    `cursor_hash` is the hash of the cursor's block, empty where it is not known.
+    """
 
     cursor: tuple[int, int]
+    cursor_hash: bytes = b""
     records: Sequence[JobRecord] = ()
     usage: Mapping[tuple[int, bytes], Usage] = field(default_factory=dict)

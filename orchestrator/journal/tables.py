@@ -1,4 +1,4 @@
-"""The journal's tables, format version 1, and the statements that are made over and over."""
+"""The journal's tables, format version 2, and the statements that are made over and over."""
 
 from sqlalchemy import Column, Integer, LargeBinary, MetaData, String, Table
 from sqlalchemy.dialects.sqlite import insert
@@ -13,6 +13,7 @@ META = Table(
     Column("contract", LargeBinary, nullable=False),
     Column("cursor_block", Integer, nullable=False),
     Column("cursor_index", Integer, nullable=False),
+    Column("cursor_hash", LargeBinary, nullable=False),
 )
 JOBS = Table(
     "jobs",
@@ -47,6 +48,7 @@ STATEMENTS = Table(
     METADATA,
     Column("job_id", Integer, primary_key=True),
     Column("worker", Integer, primary_key=True),
+    Column("payload_hash", LargeBinary, primary_key=True),
     Column("outcome", Integer, nullable=False),
     Column("result_hash", LargeBinary, nullable=False),
     Column("units", String, nullable=False),

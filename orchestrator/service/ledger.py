@@ -62,11 +62,13 @@ class EventsRead:
     One page of events, the jobs that it submits as they are now, and the cursor behind it.
 
     A page may be empty and not the last: `is_last` says that it reaches the finalized head.
+    `cursor_hash` is the hash of the cursor's block.
     """
 
     events: tuple[ContractEvent, ...]
     jobs: dict[JobId, Job | None]
     cursor: Cursor
+    cursor_hash: bytes
     head: Block
     is_last: bool
 
@@ -211,14 +213,36 @@ class Ledger:
 
     # Events.
 
-    async def events(self, after: Cursor, limit: int = EVENTS_PER_PAGE) -> EventsRead:
-        """Read the next page of events, and forget what it says has changed."""
-        page = await self.read(lambda chain: self._read_events(chain, after, limit))
+    async def check_block(self, number: int, block_hash: bytes) -> None:
+        """
+        Make sure that the chain is the one that had this block; nothing is checked beyond its end.
+
+        Raises:
+            ChainMismatchError: It is another run of a development chain.
+        """
+        found = await self.read(lambda chain: chain.block_hash(number))
+        if found is not None:
+            _compare(number, block_hash, found)
+
+    async def events(
+        self, after: Cursor, limit: int = EVENTS_PER_PAGE, *, after_hash: bytes = b""
+    ) -> EventsRead:
+        """
+        Read the next page of events, and forget what it says has changed.
+
+        *after_hash* is the hash of the cursor's block, where it is known.
+
+        Raises:
+            ChainMismatchError: The chain has another block there.
+        """
+        page = await self.read(lambda chain: self._read_events(chain, after, after_hash, limit))
         for event in page.events:
             self._forget(event)
         return page
 
-    def _read_events(self, chain: Chain, after: Cursor, limit: int) -> EventsRead:
+    def _read_events(
+        self, chain: Chain, after: Cursor, after_hash: bytes, limit: int
+    ) -> EventsRead:
         self._note_time(chain)
         head = chain.finalized_head()
         if head.number < after.block:
@@ -230,8 +254,13 @@ class Ledger:
             )
         asked_ago = time.monotonic() - self._asked_at
         if self._seen == (after, head) and asked_ago < QUIET_SECONDS:
-            return EventsRead(events=(), jobs={}, cursor=after, head=head, is_last=True)
+            return EventsRead(
+                events=(), jobs={}, cursor=after, cursor_hash=after_hash, head=head, is_last=True
+            )
         self._asked_at = time.monotonic()
+        if after_hash:
+            # Each time: a node may be replaced by one of another run while this one goes on.
+            _compare(after.block, after_hash, chain.block_hash(after.block))
         page = chain.events(self.contract, after=after, limit=limit)
         if page.next <= after and after.block < head.number:
             raise ChainUnavailableError(f"the node shows no events beyond block {after.block}")
@@ -242,7 +271,14 @@ class Ledger:
         jobs = {job_id: chain.read(self._processor.get_job(job_id)) for job_id in submitted}
         is_last = len(page.events) < limit and page.next.block >= head.number
         self._seen = (page.next, head) if is_last else None
-        return EventsRead(events=events, jobs=jobs, cursor=page.next, head=head, is_last=is_last)
+        return EventsRead(
+            events=events,
+            jobs=jobs,
+            cursor=page.next,
+            cursor_hash=chain.block_hash(page.next.block) or b"",
+            head=head,
+            is_last=is_last,
+        )
 
     def _forget(self, event: ContractEvent) -> None:
         if event.name in _WORKER_EVENTS:
@@ -385,6 +421,17 @@ class Ledger:
     async def suspend(self, worker: WorkerId) -> None:
         """Suspend a worker."""
         await self.calls.make(self._processor.suspend_worker(worker))
+
+
+def _compare(number: int, expected: bytes, found: bytes | None) -> None:
+    if found is None:
+        raise ChainUnavailableError(f"the node does not have block {number} any more")
+    if found != expected:
+        raise ChainMismatchError(
+            f"block {number} is 0x{found.hex()}, and the journal has read 0x{expected.hex()}: this"
+            " is another run of a development chain; remove the journal, or choose another"
+            " folder (--folder)"
+        )
 
 
 def is_closing(event: ContractEvent) -> bool:

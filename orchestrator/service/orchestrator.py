@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from orchestrator.blobs import BlobStore
 from orchestrator.chain import Chain
 from orchestrator.chain.processor import JobProcessor
-from orchestrator.errors import ChainUnavailableError
+from orchestrator.errors import ChainError, ChainMismatchError, PrunedStateError
 from orchestrator.journal import Journal
 from orchestrator.metrics import EventKind, ServiceEvent
 from orchestrator.models import Account, Worker
@@ -174,6 +174,7 @@ class Orchestrator:
         loops: list[asyncio.Task[None]] = []
         try:
             await self._parts.ledger.start()
+            await self._watch.check_chain()
             await self._trust.suspend_distrusted()
             self._load()
             settling = asyncio.create_task(self._settlement.run())
@@ -220,7 +221,12 @@ class Orchestrator:
                 self._jobs.add(OpenJob(record=record, needs_review=True))
 
     async def _watch_loop(self) -> None:
-        """Read events as they come; a chain that can't be reached is asked again, ever slower."""
+        """
+        Read events as they come; whatever is wrong with the chain, it is asked again, ever slower.
+
+        One answer of a node must not end the service: nobody knows whether it holds a moment
+        later. What only somebody's doing can mend is told again at the longest waits.
+        """
         failures = 0
         while True:
             try:
@@ -238,14 +244,19 @@ class Orchestrator:
                     if not page.is_last:
                         continue
                 await asyncio.sleep(self._settings.poll_seconds)
-            except ChainUnavailableError as error:
+            except ChainError as error:
                 failures += 1
                 self._parts.emit(
                     ServiceEvent(
-                        kind=EventKind.CHAIN_ERROR, code="ChainUnavailableError", detail=str(error)
+                        kind=EventKind.CHAIN_ERROR, code=type(error).__name__, detail=str(error)
                     )
                 )
-                await asyncio.sleep(self._backoff.delay(failures))
+                is_lasting = isinstance(error, (ChainMismatchError, PrunedStateError))
+                await asyncio.sleep(
+                    self._settings.retry_max_seconds
+                    if is_lasting
+                    else self._backoff.delay(failures)
+                )
 
     def _tell_distance(self, page: EventsRead) -> None:
         """Say once that there is much to read before anything new is."""

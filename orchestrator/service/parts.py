@@ -18,6 +18,8 @@ __all__ = ["Parts"]
 
 _LOG = logging.getLogger("orchestrator.service")
 _ALARMING = frozenset({EventKind.CONFLICT, EventKind.NO_FUNDS})
+# What asking again alone does not mend: somebody has to do what the error says.
+_ALARMING_CODES = frozenset({"ChainMismatchError", "PrunedStateError"})
 _WORTH_A_WARNING = frozenset(
     {
         EventKind.REFUSED,
@@ -88,7 +90,7 @@ class Parts:
     def emit(self, event: ServiceEvent) -> None:
         """Tell that something happened."""
         level = logging.DEBUG
-        if event.kind in _ALARMING:
+        if event.kind in _ALARMING or event.code in _ALARMING_CODES:
             level = logging.ERROR
         elif event.kind in _WORTH_A_WARNING:
             level = logging.WARNING

@@ -110,12 +110,15 @@ class TrustedWorkers:
             parts.journal.set_suspended(worker)
 
 
-def seen_statement(completion: Completion, worker: WorkerId) -> SeenStatement:
+def seen_statement(
+    completion: Completion, worker: WorkerId, *, payload_hash: bytes
+) -> SeenStatement:
     """What is kept of a statement whose signature was verified as *worker*'s."""
     proof = completion.attestation_proof
     return SeenStatement(
         job_id=completion.job_id,
         worker=worker,
+        payload_hash=payload_hash,
         outcome=proof.outcome,
         result_hash=completion.result_hash,
         units=proof.units,

@@ -203,14 +203,15 @@ class Turns:
             await self._remember_if_signed(completion, job, view.worker)
             raise
         worker = cast("Worker", view.worker)  # or row 4 would have refused
-        first = self._trust.remember(seen_statement(completion, worker.worker))
-        await self._check_kept(completion, worker, first, asked, answer.result_length)
+        seen = seen_statement(completion, worker.worker, payload_hash=job.payload_hash)
+        first = self._trust.remember(seen)
+        await self._check_kept(completion, worker, (first, seen), asked, answer.result_length)
 
     async def _check_kept(
         self,
         completion: Completion,
         worker: Worker,
-        first: SeenStatement,
+        statements: tuple[SeenStatement, SeenStatement],
         asked: Worker,
         length: int | None,
     ) -> None:
@@ -224,7 +225,7 @@ class Turns:
             data = await self._execution.fetch(asked, digest, length=length)
             await self._parts.store_blob(data)
         # 5.
-        await self._check_conflict(first, seen_statement(completion, worker.worker))
+        await self._check_conflict(*statements)
 
     async def _check_conflict(self, first: SeenStatement, second: SeenStatement) -> None:
         if first.conflicts_with(second):
@@ -241,7 +242,7 @@ class Turns:
             self._verify_recorded(completion, job, worker)
         except VerificationError:
             return
-        seen = seen_statement(completion, worker.worker)
+        seen = seen_statement(completion, worker.worker, payload_hash=job.payload_hash)
         await self._check_conflict(self._trust.remember(seen), seen)
 
     def _verify_recorded(self, completion: Completion, job: Job, worker: Worker) -> None:
@@ -284,8 +285,9 @@ class Turns:
         worker = await self._worker(worker_id)
         completion = completion_of(recorded.attestation)
         self._verify_recorded(completion, job, worker)  # 2.
-        first = self._trust.remember(seen_statement(completion, worker_id))
-        await self._check_kept(completion, worker, first, worker, None)  # 3 to 5.
+        seen = seen_statement(completion, worker_id, payload_hash=job.payload_hash)
+        first = self._trust.remember(seen)
+        await self._check_kept(completion, worker, (first, seen), worker, None)  # 3 to 5.
         if recorded.status not in _MARKABLE:
             raise RefusedError("AttestationNotValid", recorded.status.value)
         self._leave(open_job)

@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 from orchestrator.chain import Cursor
 from orchestrator.chain.processor import ContractEvent
-from orchestrator.errors import ChainUnavailableError
+from orchestrator.errors import ChainError
 from orchestrator.journal import JobRecord, JobState, PageChanges, SeenStatement, Usage
 from orchestrator.metrics import EventKind, ServiceEvent
 from orchestrator.models import Job, JobId, JobStatus, Outcome, Signature
@@ -83,20 +83,35 @@ class Watch:
         self._is_readmitting = False
         block, index = parts.journal.cursor()
         first = Cursor(block=parts.settings.from_block, index=-1)
-        self._cursor = max(Cursor(block=block, index=index), first)
+        read = Cursor(block=block, index=index)
+        self._cursor = max(read, first)
+        self._cursor_hash = parts.journal.cursor_hash() if read >= first else b""
         self._written_block = block
         self._usage: dict[tuple[int, bytes], Usage] = {}
         self._readmitted_day = -1
 
+    async def check_chain(self) -> None:
+        """
+        Make sure that the journal's cursor is of this very chain.
+
+        Raises:
+            ChainMismatchError: The chain has another block there.
+        """
+        block, block_hash = self._parts.journal.cursor()[0], self._parts.journal.cursor_hash()
+        if block_hash:
+            await self._parts.ledger.check_block(block, block_hash)
+
     async def read_page(self, *, room: int = EVENTS_PER_PAGE) -> EventsRead:
         """Read and handle the next page of at most *room* events."""
-        page = await self._parts.ledger.events(self._cursor, limit=max(1, room))
+        page = await self._parts.ledger.events(
+            self._cursor, limit=max(1, room), after_hash=self._cursor_hash
+        )
         if page.events or page.cursor.block - self._written_block >= BLOCKS_UNWRITTEN:
-            await self._compare_statements(page.events)
+            await self._compare_statements(page)
             self._admit(page)
             for event in page.events:
                 self._tell_change(event)
-        self._cursor = page.cursor
+        self._cursor, self._cursor_hash = page.cursor, page.cursor_hash
         return page
 
     def _tell_change(self, event: ContractEvent) -> None:
@@ -105,16 +120,24 @@ class Watch:
 
     # Statements on the chain.
 
-    async def _compare_statements(self, events: Sequence[ContractEvent]) -> None:
+    async def _compare_statements(self, page: EventsRead) -> None:
         """What a worker has on the chain must be what it told us (protocol 5, check 5)."""
-        statements = [event.statement for event in events]
-        recorded = [_recorded(fields) for fields in statements if fields is not None]
+        recorded = [event.statement for event in page.events if event.statement is not None]
         if not recorded:
             return
-        known = self._parts.journal.statements(sorted({seen.job_id for seen in recorded}))
-        first_seen = {(seen.job_id, seen.worker): seen for seen in known}
-        for seen in recorded:
-            first = first_seen.get((seen.job_id, seen.worker))
+        job_ids = sorted({cast("int", fields["job_id"]) for fields in recorded})
+        # An event does not tell the payload. What we have a statement about, we have seen submitted
+        # on the chain that has the cursor's block, so the payload is that of our row.
+        rows = self._parts.journal.records(job_ids)
+        payloads = {row.job_id: row.payload_hash for row in rows}
+        known = self._parts.journal.statements(job_ids)
+        first_seen = {(seen.job_id, seen.worker, seen.payload_hash): seen for seen in known}
+        for fields in recorded:
+            payload_hash = payloads.get(cast("int", fields["job_id"]))
+            if payload_hash is None:
+                continue
+            seen = _recorded(fields, payload_hash)
+            first = first_seen.get((seen.job_id, seen.worker, payload_hash))
             if first is not None and first.conflicts_with(seen):
                 await self._trust.distrust(first, seen)
 
@@ -130,6 +153,7 @@ class Watch:
         ]
         changes = PageChanges(
             cursor=(page.cursor.block, page.cursor.index),
+            cursor_hash=page.cursor_hash,
             records=[record for record, _, _ in new],
             usage=self._usage,
         )
@@ -214,7 +238,7 @@ class Watch:
             if self._readmitted_day < 0:
                 await self._readmit_owners()
             await self._readmit_all(None if is_new_day else freed)
-        except ChainUnavailableError:
+        except ChainError:
             self._crowded |= freed
             raise
         finally:
@@ -264,6 +288,7 @@ class Watch:
             self._parts.journal.write_page(
                 PageChanges(
                     cursor=(self._cursor.block, self._cursor.index),
+                    cursor_hash=self._cursor_hash,
                     records=[decided],
                     usage=self._usage,
                 )
@@ -284,11 +309,12 @@ def _event(kind: EventKind, record: JobRecord) -> ServiceEvent:
     return ServiceEvent(kind=kind, job_id=record.job_id, code=record.code, detail=record.detail)
 
 
-def _recorded(fields: Mapping[str, object]) -> SeenStatement:
+def _recorded(fields: Mapping[str, object], payload_hash: bytes) -> SeenStatement:
     """Return the statement of an event, which the contract has verified."""
     return SeenStatement(
         job_id=cast("int", fields["job_id"]),
         worker=cast("int", fields["worker"]),
+        payload_hash=payload_hash,
         outcome=cast("Outcome", fields["outcome"]),
         result_hash=cast("bytes", fields["result_hash"]),
         units=cast("int", fields["units"]),

@@ -139,18 +139,23 @@ class FlakyChain:
     def finalized_head(self) -> Block:
         return self._through("finalized_head", self._chain.finalized_head)
 
+    def block_hash(self, number: int) -> bytes | None:
+        return self._through("block_hash", lambda: self._chain.block_hash(number))
+
     def now(self) -> int:
         return self._through("now", self._chain.now)
 
     def account(self, account_id: bytes) -> AccountInfo:
         return self._through("account", lambda: self._chain.account(account_id))
 
-    def wait_for_pending(self, account_id: bytes, *, timeout_seconds: float) -> None:
+    def wait_for_pending(
+        self, account_id: bytes, *, timeout_seconds: float, signer: Account | None = None
+    ) -> None:
         def wait() -> None:
             if self.is_stuck and self._later:
                 raise ChainUnavailableError("wait_for_pending: still on its way")
             self.include()
-            self._chain.wait_for_pending(account_id, timeout_seconds=timeout_seconds)
+            self._chain.wait_for_pending(account_id, timeout_seconds=timeout_seconds, signer=signer)
 
         self._through("wait_for_pending", wait)
 

@@ -59,6 +59,7 @@ def statement(**changed: object) -> SeenStatement:
     made = SeenStatement(
         job_id=1,
         worker=2,
+        payload_hash=b"p" * 32,
         outcome=Outcome.COMPLETED,
         result_hash=b"r" * 32,
         units=(1 << 64) - 1,
@@ -96,6 +97,26 @@ def test_journal_survives_being_closed(path: Path) -> None:
     again.close()
 
 
+def test_hash_of_the_cursors_block_is_kept_with_the_cursor(path: Path) -> None:
+    with closing(make(path)) as journal:
+        assert journal.cursor_hash() == b""
+        journal.write_page(PageChanges(cursor=(7, 3), cursor_hash=b"h" * 32))
+
+    with closing(make(path)) as again:
+        assert (again.cursor(), again.cursor_hash()) == ((7, 3), b"h" * 32)
+
+
+def test_statement_about_another_payload_is_of_another_job(journal: Journal) -> None:
+    first = statement(result_hash=b"1" * 32)
+    other = statement(result_hash=b"2" * 32, payload_hash=b"q" * 32)
+    journal.remember_statement(first)
+
+    assert journal.remember_statement(other) == other
+    assert not first.conflicts_with(other)
+    assert first.conflicts_with(statement(result_hash=b"2" * 32))
+    assert set(journal.statements([1])) == {first, other}
+
+
 @pytest.mark.parametrize(
     ("genesis", "contract", "word"),
     [(b"x" * 32, CONTRACT, "genesis"), (GENESIS, b"x" * 32, "contract")],
@@ -115,10 +136,10 @@ def test_journal_of_another_chain_or_contract_is_refused(
 def test_journal_of_another_version_is_refused(path: Path) -> None:
     make(path).close()
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 1")
     connection.close()
 
-    with pytest.raises(JournalError, match="format version 2, this program reads 1"):
+    with pytest.raises(JournalError, match="format version 1, this program reads 2; begin a new"):
         make(path)
 
 

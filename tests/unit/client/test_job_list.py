@@ -4,13 +4,16 @@ import multiprocessing
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from orchestrator.chain import Block, Chain
 from orchestrator.client.entries import EntryState, ListedJob, NewEntry
 from orchestrator.client.job_list import JobList
-from orchestrator.errors import ChainMismatchError, InputError
+from orchestrator.errors import ChainMismatchError, ChainUnavailableError, InputError
 from orchestrator.keystore.private_files import create_private_file
 from orchestrator.models import JobStatus
 
@@ -55,6 +58,58 @@ def _listed(number: int, **changes: object) -> ListedJob:
         "created_at": 9,
     }
     return ListedJob(**{**fields, **changes})  # type: ignore[arg-type]  # each is of its type
+
+
+class Run:
+    """A run of a development chain, with as much of the port as the list asks."""
+
+    def __init__(self, name: bytes, head: int = 5) -> None:
+        self._name = name
+        self._head = head
+
+    def finalized_head(self) -> Block:
+        return Block(number=self._head, hash=self._name * 32, timestamp=1)
+
+    def block_hash(self, number: int) -> bytes | None:
+        return self._name * 32 if number <= self._head else None
+
+
+def _check(job_list: JobList, run: Run) -> None:
+    job_list.check_chain(cast("Chain", run))
+
+
+def test_list_of_another_run_of_the_chain_is_refused_with_what_to_do(
+    job_list: JobList, tmp_path: Path
+) -> None:
+    _check(job_list, Run(b"a"))
+    _check(job_list, Run(b"a", head=9))
+
+    with closing(JobList(tmp_path / "state", **ORIGIN)) as again:
+        with pytest.raises(ChainMismatchError, match=r"another run of a dev.*remove the list, or"):
+            _check(again, Run(b"b", head=9))
+
+        _check(again, Run(b"a"))
+
+
+def test_chain_that_does_not_reach_the_lists_first_block_is_asked_again(job_list: JobList) -> None:
+    _check(job_list, Run(b"a"))
+
+    with pytest.raises(ChainUnavailableError, match=r"does not reach block 5.*node is behind"):
+        _check(job_list, Run(b"a", head=4))
+
+
+def test_job_id_that_another_entry_has_is_named_and_the_others_are_noted(
+    job_list: JobList,
+) -> None:
+    first, second, third = (job_list.add(_new(number)) for number in (1, 2, 3))
+    job_list.mark_submitted([(first.entry, 1, 5)])
+
+    with pytest.raises(ChainMismatchError, match="as job 1 already: this is another run"):
+        job_list.mark_submitted([(second.entry, 1, 6), (third.entry, 2, 6)])
+
+    assert job_list.state_of(first.entry)[1] == 1
+    assert job_list.state_of(second.entry)[1] is None
+    assert job_list.state_of(third.entry)[1] == 2
 
 
 def test_entries_come_back_as_they_went_in(job_list: JobList, tmp_path: Path) -> None:
@@ -154,7 +209,7 @@ def test_other_versions_are_refused_and_left_alone(job_list: JobList, tmp_path: 
         database.execute("PRAGMA user_version = 1")
     database.close()
 
-    with pytest.raises(ChainMismatchError, match="version 1, this program reads 2"):
+    with pytest.raises(ChainMismatchError, match="version 1, this program reads 3"):
         JobList(tmp_path / "state", **ORIGIN)
 
 
