@@ -15,7 +15,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from orchestrator.chain import Cost
@@ -74,6 +74,7 @@ class SpendingLimits:
                 raise SpendingLimitError(
                     f"it costs up to {amount:,} planck, {ledger.spent:,} are spent on {ledger.day}"
                     f" (UTC), and max_spend_per_day allows {self.per_day:,} ({self._file})"
+                    + ledger.why_ahead()
                 )
             ledger.write(total)
             return Reservation(self, day=ledger.day, amount=amount)
@@ -145,10 +146,21 @@ class _Ledger:
 
     def __init__(self, path: Path, today: str) -> None:
         self._path = path
+        self._today = today
         day, spent = self._read() or (today, 0)
         # A clock that was set back must not begin the later day again.
         self.day = max(day, today)
         self.spent = spent if self.day == day else 0
+
+    def why_ahead(self) -> str:
+        """What to do about a day that is not near: no midnight ends it soon."""
+        ahead = date.fromisoformat(self.day) - date.fromisoformat(self._today)
+        if ahead <= timedelta(days=1):
+            return ""
+        return (
+            f"; that day is {ahead.days} days ahead of this machine's clock, {self._today}: put the"
+            " clock right, or, if it was ahead when the file was written, remove the file"
+        )
 
     def write(self, spent: int) -> None:
         """Replace the file: whole, or not at all."""

@@ -131,6 +131,22 @@ def test_the_next_day_begins_at_zero(tmp_path: Path, clock: Clock) -> None:
     assert spending.spent_today() == 70
 
 
+@pytest.mark.parametrize(("days", "is_named"), [(1, False), (2, True), (365, True)])
+def test_a_day_far_ahead_of_the_clock_is_named_with_what_to_do(
+    tmp_path: Path, clock: Clock, days: int, *, is_named: bool
+) -> None:
+    clock.now += days * DAY_MS
+    limits(tmp_path, clock, per_day=100).reserve(cost(100))
+    clock.now -= days * DAY_MS
+
+    with pytest.raises(SpendingLimitError) as caught:
+        limits(tmp_path, clock, per_day=100).reserve(cost(1))
+
+    words = f"{days} days ahead of this machine's clock"
+    assert (words in str(caught.value)) == is_named
+    assert ("remove the file" in str(caught.value)) == is_named
+
+
 def test_a_clock_that_is_set_back_frees_nothing(tmp_path: Path, clock: Clock) -> None:
     spending = limits(tmp_path, clock, per_day=100)
     spending.reserve(cost(100))
