@@ -72,6 +72,8 @@ class _Sequence:
     lock: threading.Lock = field(default_factory=threading.Lock)
     next: int = 0
     doubts: int = 0  # how often `next` had to be read anew
+    # What was given up: by its nonce, the last block that it may be in.
+    given_up: dict[int, int] = field(default_factory=dict)
 
 
 _sequences: dict[tuple[str, bytes, bytes], _Sequence] = {}
@@ -118,7 +120,8 @@ class Sender:
                 self._forget_nonce(signer.account_id)
             except ChainUnavailableError:
                 # If it never arrived, those after it wait for its nonce.
-                self._forget_nonce(signer.account_id)
+                sequence = self._forget_nonce(signer.account_id)
+                sequence.given_up[signed.nonce] = signed.birth + ERA_BLOCKS
                 raise
         raise ChainUnavailableError(
             f"account {to_ss58(signer.account_id)}: others keep using its nonces; nothing was sent"
@@ -141,6 +144,25 @@ class Sender:
             self._heads.wait_beyond(head.number, min(rest, _POLL_SECONDS))
             # Fewer when a pool has dropped some; what was sent since then is not waited for.
             used = min(used, self._next_nonce(account_id))
+
+    def start_anew(self, account_id: bytes) -> int:
+        """Let the next transaction take the first nonce that is free; return the finalized one."""
+        self._forget_nonce(account_id)
+        return self.nonce_at(account_id, self._heads.finalized.hash)
+
+    def is_settled(self, account_id: bytes, nonce: int) -> bool:
+        """
+        Say whether *nonce* is the finalized one, and nothing that was given up may yet be included.
+
+        That may be while neither its nonce is used nor its era over.
+        """
+        head = self._heads.finalized
+        now = self.nonce_at(account_id, head.hash)
+        given_up = self._sequence(account_id).given_up
+        for used, last in list(given_up.items()):
+            if used < now or last < head.number:
+                given_up.pop(used, None)
+        return not given_up and now == nonce
 
     def nonce_at(self, account_id: bytes, block_hash: bytes) -> int:
         """Return the account's nonce after a block."""
@@ -166,6 +188,11 @@ class Sender:
             with _held(sequence, account, deadline):
                 signed = self._sign(call, signer, sequence)
                 watch, refusal = self._offer(signed)
+                if refusal is not None and self._is_used(signed):
+                    # By others, or by this one all the same: `_follow` finds out.
+                    self._forget_nonce(account)
+                    watch.end()
+                    return signed, watch
                 if refusal is None:
                     sequence.next = signed.nonce + 1
                     return signed, watch
@@ -256,8 +283,17 @@ class Sender:
         key = (self._rpc.url, self._node.genesis_hash, account)
         return _sequences.setdefault(key, _Sequence())
 
-    def _forget_nonce(self, account: bytes) -> None:
-        self._sequence(account).doubts += 1
+    def _forget_nonce(self, account: bytes) -> _Sequence:
+        sequence = self._sequence(account)
+        sequence.doubts += 1
+        return sequence
+
+    def _is_used(self, signed: _Signed) -> bool:
+        """Say whether the node has a transaction of that nonce, as far as it can be asked."""
+        try:
+            return self._next_nonce(signed.account) > signed.nonce
+        except ChainUnavailableError:
+            return True
 
     # Following.
 

@@ -45,6 +45,7 @@ from orchestrator.chain.pallet_calls import (
 from orchestrator.chain.refusals import refusal_of
 from orchestrator.chain.runtime import Call
 from orchestrator.chain.spending import SpendingLimits
+from orchestrator.encoding import to_ss58
 from orchestrator.errors import (
     ChainError,
     ChainMismatchError,
@@ -234,21 +235,20 @@ class SubstrateChain:
 
         Raises:
             ContractTrappedError: One would trap: none was sent. Or the only one trapped.
-            ChainError: as `call`.
+            ChainUnavailableError: Some may have taken effect.
+            ChainError: as `call`; none has taken effect.
         """
         results: dict[int, Receipt[T] | ContractError] = {}
         for _ in range(_ATTEMPTS):
-            rest = [at for at in range(len(calls)) if at not in results]
-            foreseen = self._foresee([calls[at] for at in rest], signer)
-            sent: list[tuple[int, T, DryRun]] = []
-            for at, found in zip(rest, foreseen, strict=True):
-                if isinstance(found, ContractError):
-                    results[at] = found
-                else:
-                    sent.append((at, *found))
-            if sent:
-                made = self._make(calls, sent, signer)
-                results.update((at, one) for at, one in made if one is not None)
+            try:
+                self._attempt(calls, results, signer)
+            except ChainError as error:
+                if not any(isinstance(one, Receipt) for one in results.values()):
+                    raise
+                # Whoever gets another error than this one would send them all again.
+                raise ChainUnavailableError(
+                    f"some calls of a batch have taken effect; of the others: {error}"
+                ) from error
             if len(results) == len(calls):
                 return [results[at] for at in range(len(calls))]
         for at, call in enumerate(calls):
@@ -258,6 +258,24 @@ class SubstrateChain:
                     raise ContractTrappedError(words)
                 results[at] = ContractError("OutOfGas", words)
         return [results[at] for at in range(len(calls))]
+
+    def _attempt(
+        self,
+        calls: Sequence[ContractCall[T]],
+        results: dict[int, Receipt[T] | ContractError],
+        signer: Account,
+    ) -> None:
+        """Make the calls that have no result yet, and add those that come of them."""
+        rest = [at for at in range(len(calls)) if at not in results]
+        sent: list[tuple[int, T, DryRun]] = []
+        for at, found in zip(rest, self._foresee([calls[at] for at in rest], signer), strict=True):
+            if isinstance(found, ContractError):
+                results[at] = found
+            else:
+                sent.append((at, *found))
+        if sent:
+            made = self._make(calls, sent, signer)
+            results.update((at, one) for at, one in made if one is not None)
 
     def _foresee(
         self, calls: Sequence[ContractCall[T]], signer: Account
@@ -389,13 +407,32 @@ class SubstrateChain:
             raise ChainMismatchError("the runtime's accounts have no nonce or no balance")
         return AccountInfo(nonce=nonce, balance=balance)
 
-    def wait_for_pending(self, account_id: bytes, *, timeout_seconds: float) -> None:
+    def wait_for_pending(
+        self, account_id: bytes, *, timeout_seconds: float, signer: Account | None = None
+    ) -> None:
         """
         Return once nothing that the account sent through this node is on its way any more.
 
-        What only other nodes know of is not seen here; it takes no effect after 64 blocks.
+        With *signer*, empty transactions use up nonces, until one brings nothing to light and
+        what this process has doubts about can't take effect any more.
+
+        Not seen: what only other nodes know of, and what another process sent that waits for two
+        or more lost nonces. It takes no effect after 64 blocks.
         """
+        deadline = time.monotonic() + timeout_seconds
         self._sender.wait_for_pending(account_id, timeout_seconds=timeout_seconds)
+        while signer is not None:
+            before = self._sender.start_anew(account_id)
+            self._send(REMARK, signer)
+            rest = max(0.0, deadline - time.monotonic())
+            self._sender.wait_for_pending(account_id, timeout_seconds=rest)
+            if self._sender.is_settled(account_id, before + 1):
+                return
+            if time.monotonic() >= deadline:
+                raise ChainUnavailableError(
+                    f"account {to_ss58(account_id)} is used all the time: nobody can tell what is"
+                    " on its way"
+                )
 
     def close(self) -> None:
         """Close the connection."""

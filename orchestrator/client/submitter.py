@@ -271,8 +271,18 @@ class Submitter:
                 perhaps_sent[entry.payload_hash] = index
         if not perhaps_sent:
             return
+        for signer in (None, self._account):
+            self._look_for(run, perhaps_sent, signer)
+            if not perhaps_sent:
+                return
+        # Known not to be there: only when they are sent once more, there is a doubt again.
+        absent = [run.open_entries[index].entry for index in perhaps_sent.values()]
+        self._list.mark(absent, EntryState.SEALED)
+
+    def _look_for(self, run: _Run, perhaps_sent: dict[bytes, int], signer: Account | None) -> None:
+        """Close what is a job, once nothing is on its way; a *signer* pays to know all of that."""
         account = self._account.account_id
-        self._view.chain.wait_for_pending(account, timeout_seconds=_PENDING_SECONDS)
+        self._view.chain.wait_for_pending(account, timeout_seconds=_PENDING_SECONDS, signer=signer)
         entries = [run.open_entries[index] for index in perhaps_sent.values()]
         found = self._view.find_payloads(
             account,
@@ -287,7 +297,7 @@ class Submitter:
             ]
         )
         for payload_hash, (job_id, _) in found.items():
-            run.close(perhaps_sent[payload_hash], job_id)
+            run.close(perhaps_sent.pop(payload_hash), job_id)
 
     def _next_group(self, run: _Run, waited: float) -> list[int]:
         size = 1 if run.alone else _GROUP
@@ -344,8 +354,9 @@ class Submitter:
         try:
             answers = self._call(entries)
         except (InsufficientFundsError, SpendingLimitError):
-            # Nothing was sent, so there is no doubt about anything.
-            self._list.mark([entry.entry for entry in entries], EntryState.SEALED)
+            # Nothing was sent. What several calls came to, the chain is asked all the same.
+            if len(entries) == 1:
+                self._list.mark([entry.entry for entry in entries], EntryState.SEALED)
             raise
         if answers is None:
             run.alone = len(entries)

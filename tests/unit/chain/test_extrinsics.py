@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.chain.answers import hex_text
 from orchestrator.chain.extrinsics import Sender, read_block
+from orchestrator.chain.heads import parse_header
 from orchestrator.chain.runtime import ERA_BLOCKS, Call
 from orchestrator.errors import (
     ChainError,
@@ -176,6 +177,15 @@ def test_after_a_doubt_that_stays_the_next_call_takes_the_nonce_that_is_free(
     assert world.calls() == [{"remark": "next"}]
 
 
+def test_chains_behind_one_host_share_no_nonces(sender: Open) -> None:
+    """A host may serve several, which are told apart by the rest of the URL."""
+    mine, same, other = sender(), sender(), sender()
+    other._rpc.url += "/other"
+
+    assert mine._sequence(ALICE.account_id) is same._sequence(ALICE.account_id)
+    assert mine._sequence(ALICE.account_id) is not other._sequence(ALICE.account_id)
+
+
 def test_others_that_send_for_too_long_are_not_waited_for(world: World, sender: Open) -> None:
     is_sending, go_on = threading.Event(), threading.Event()
 
@@ -304,6 +314,47 @@ def test_what_the_node_has_already_is_followed(world: World, sender: Open) -> No
     assert len(world.submitted) == 1
 
 
+# Refusals that were none.
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        OUTDATED,
+        Refusal(1014, "Priority is too low: (1 vs 1)"),
+        Refusal(1010, "Invalid Transaction", "Inability to pay some fees"),
+        Refusal(1010, "Invalid Transaction", "Transaction would exhaust the block limits"),
+        Refusal(-32603, "Internal error: request timed out"),
+    ],
+    ids=["stale", "priority too low", "no funds", "too heavy", "internal"],
+)
+def test_what_was_taken_and_is_called_refused_is_found(
+    world: World, sender: Open, refusal: Refusal
+) -> None:
+    def take(extrinsic: str) -> object:
+        world.include(extrinsic)
+        return refusal
+
+    world.plans = [take]
+
+    assert sender().send(call(), signer=ALICE).header.number == 1
+    assert len(world.submitted) == 1
+
+
+def test_a_refusal_is_doubted_while_nobody_tells_the_nonces(world: World, sender: Open) -> None:
+    mine = sender(timeout_seconds=0.2)
+
+    def take(extrinsic: str) -> object:
+        world.include(extrinsic)
+        world.node.answers["system_accountNextIndex"] = SILENCE
+        return Refusal(-32603, "Internal error")
+
+    world.plans = [take]
+
+    assert mine.send(call(), signer=ALICE).header.number == 1
+    assert len(world.submitted) == 1
+
+
 # Doubt.
 
 ENDED = ["invalid", "dropped", {"usurped": "0x00"}, {"finalityTimeout": "0x00"}]
@@ -374,6 +425,30 @@ def test_a_transaction_whose_era_is_over_is_signed_anew(world: World, sender: Op
 
     assert [one["nonce"] for one in world.submitted] == [0, 0]
     assert len(world.calls()) == 1
+
+
+def test_blocks_that_can_not_hold_it_are_not_looked_at(world: World, sender: Open) -> None:
+    """However high a node says that its chain is."""
+    asked: list[object] = []
+    genesis = world.head_hash
+
+    def block_hash(number: object) -> object:
+        asked.append(number)
+        return genesis if number in range(ERA_BLOCKS + 1) else Refusal(1, "too far")
+
+    def be_high(_extrinsic: str) -> object:
+        high = header_json(10**6, bytes(32))
+        world.by_hash[hex_text(parse_header(high).hash)] = world.blocks[0]
+        world.node.notify("chain_subscribeFinalizedHeads", high)
+        return Subscribed(["dropped"])
+
+    world.plans = [be_high]
+    world.node.answers["chain_getBlockHash"] = block_hash
+    world.resent = lambda _: SILENCE
+
+    sender(timeout_seconds=0.2).send(call(), signer=ALICE)
+
+    assert asked[-ERA_BLOCKS:] == list(range(1, ERA_BLOCKS + 1))
 
 
 def test_a_nonce_that_others_keep_using_is_named(world: World, sender: Open) -> None:
@@ -560,6 +635,43 @@ def test_what_stays_on_its_way_is_named(world: World, sender: Open) -> None:
 
     with pytest.raises(ChainUnavailableError, match=r"on their way for more than 0\.01 s"):
         mine.wait_for_pending(ALICE.account_id, timeout_seconds=0.01)
+
+
+@pytest.mark.parametrize("is_used", [True, False], ids=["nonce used", "era over"])
+def test_what_was_given_up_is_in_doubt_until_it_can_not_be_included(
+    world: World, sender: Open, is_used: bool
+) -> None:
+    mine, other = sender(finality_seconds=0.05), sender()
+    world.plans = [lambda _: Subscribed(["future"])]
+    world.resent = lambda _: OUTDATED
+    with pytest.raises(ChainUnavailableError, match="nothing is known of transaction 0"):
+        mine.send(call(), signer=ALICE)
+
+    def is_settled(nonce: int) -> bool:
+        # Whoever asks: it is the process that remembers.
+        other._heads.wait_beyond(len(world.blocks) - 2, 5)
+        return other.is_settled(ALICE.account_id, nonce)
+
+    # Up to the last block of its era.
+    for _ in range(1 if is_used else ERA_BLOCKS):
+        world.include()
+    assert not is_settled(0)
+    taken = hex_text(json.dumps({"account": ALICE.account_id.hex(), "call": "other"}).encode())
+    world.include(*[taken] * is_used)
+
+    assert is_settled(int(is_used))
+    assert not is_settled(int(is_used) + 1)
+
+
+def test_who_starts_anew_takes_the_first_nonce_that_is_free(world: World, sender: Open) -> None:
+    mine = sender()
+    mine.send(call(1), signer=ALICE)
+    mine._sequence(ALICE.account_id).next = 7
+
+    assert mine.start_anew(ALICE.account_id) == 1
+    mine.send(call(2), signer=ALICE)
+
+    assert world.submitted[-1]["nonce"] == 1
 
 
 @pytest.mark.parametrize("account", [[], {}, {"nonce": "1"}, 5, None])

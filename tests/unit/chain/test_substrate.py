@@ -8,17 +8,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from wasmtime import wat2wasm
 
 from orchestrator.attestation.statement import sign_statement, statement_of
 from orchestrator.chain import ContractCall, Cursor, Receipt, outcomes, pallet_calls
+from orchestrator.chain.answers import hex_text
 from orchestrator.chain.contracts_api import DryRun
 from orchestrator.chain.devnode import DevNode
 from orchestrator.chain.dispatch_errors import DispatchFailure
 from orchestrator.chain.processor import JobProcessor
 from orchestrator.chain.rpc import RpcConnection
+from orchestrator.chain.runtime import ERA_BLOCKS, Mortality
 from orchestrator.chain.spending import SpendingLimits
 from orchestrator.chain.substrate import SubstrateChain
 from orchestrator.crypto.keys import AccountKey, EncryptionKey, Sr25519Signer
@@ -688,6 +691,32 @@ def test_an_item_that_always_runs_out_of_gas_does_not_take_the_others_along(
     assert refused.variant == "OutOfGas"
 
 
+@pytest.mark.parametrize(
+    "error", [InsufficientFundsError, SpendingLimitError, ContractTrappedError]
+)
+@pytest.mark.parametrize("in_block", [0, 1], ids=["none took effect", "one took effect"])
+def test_an_error_is_a_doubt_once_a_part_of_the_batch_has_taken_effect(
+    stage: Stage,
+    too_little_gas: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[ChainError],
+    in_block: int,
+) -> None:
+    """Whoever is told that nothing was sent would send it all again."""
+    too_little_gas(2 - in_block)
+    calls, rounds = stage.chain._dry_runs.calls, iter([True])
+
+    def poor(*arguments: Any) -> object:  # noqa: ANN401 - those of the real one
+        if next(rounds, False):
+            return calls(*arguments)
+        raise error("no more")
+
+    monkeypatch.setattr(stage.chain._dry_runs, "calls", poor)
+
+    with pytest.raises(ChainUnavailableError if in_block else error, match="no more"):
+        stage.chain.batch([stage.measure(), stage.measure()], signer=ALICE)
+
+
 # What only the block decides, after a dry run that foresaw something else.
 
 
@@ -1028,6 +1057,49 @@ def test_what_was_sent_and_can_not_be_read_is_not_called_refused(
     chain.close()
 
 
+@pytest.mark.parametrize(
+    ("words", "error", "is_spent"),
+    [
+        ("Inability to pay some fees", InsufficientFundsError, False),
+        ("Transaction would exhaust the block limits", TooHeavyError, False),
+        ("Custom error: 7", ChainError, True),
+    ],
+)
+def test_only_what_was_not_sent_for_certain_is_not_spent(
+    liar: Liar,
+    stage: Stage,
+    tmp_path: Path,
+    words: str,
+    error: type[ChainError],
+    is_spent: bool,
+) -> None:
+    spending = SpendingLimits(per_call=None, per_day=10**15, ledger_file=tmp_path / "ledger")
+    chain = SubstrateChain(liar.node.url, clock=FixedClock(now=0), spending=spending)
+    liar.node.answers[SUBMIT] = Refusal(1010, "Invalid Transaction", words)
+
+    with pytest.raises(error):
+        chain.call(stage.measure(), signer=ALICE)
+
+    assert (spending.spent_today() > 0) is is_spent
+    chain.close()
+
+
+def test_a_connection_that_is_made_anew_at_each_read_is_named(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dry_run, rpc = stage.chain._dry_runs.call, stage.chain._node.rpc
+    monkeypatch.setattr(rpc, "generation", rpc.generation)  # as it was, afterwards
+
+    def losing(*arguments: Any, **named: Any) -> object:  # noqa: ANN401 - those of the real one
+        rpc.generation += 1
+        return dry_run(*arguments, **named)
+
+    monkeypatch.setattr(stage.chain._dry_runs, "call", losing)
+
+    with pytest.raises(ChainUnavailableError, match="does not last"):
+        stage.chain.read(stage.processor.mode())
+
+
 def test_a_transaction_with_other_events_than_calls_is_named(
     liar: Liar, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1095,6 +1167,42 @@ def test_a_chain_that_can_not_be_opened_leaves_no_connection(node: DevNode) -> N
 
 
 # Waiting for what is on its way.
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_what_waits_for_a_lost_nonce_is_brought_to_light(stage: Stage, lost: int) -> None:
+    """The node does not tell of it, and it takes effect as soon as the nonce is used."""
+    chain, account = stage.chain, BOB.account_id
+    nonce = chain.account(account).nonce
+    head = chain._node.heads.finalized
+    data = chain._node.runtime().sign(
+        pallet_calls.REMARK,
+        signer=BOB,
+        nonce=nonce + lost,
+        mortality=Mortality(number=head.number, hash=head.hash),
+    )
+    chain._node.rpc.request("author_submitExtrinsic", hex_text(data))
+    if lost > 1:  # what this process gave up itself
+        chain._sender._sequence(account).given_up[nonce + lost] = head.number + ERA_BLOCKS
+
+    chain.wait_for_pending(account, timeout_seconds=5)
+    assert chain.account(account).nonce == nonce
+    chain.wait_for_pending(account, timeout_seconds=60, signer=BOB)
+
+    # Each lost one is used up, and one more shows that nothing follows.
+    assert chain.account(account).nonce == nonce + lost + 2
+
+
+def test_an_account_that_is_used_all_the_time_is_named(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage.chain._sender, "is_settled", lambda *_: False)
+
+    def wait() -> None:
+        with pytest.raises(ChainUnavailableError, match="is used all the time"):
+            stage.chain.wait_for_pending(BOB.account_id, timeout_seconds=0, signer=BOB)
+
+    assert stage.sent(wait) == 1
 
 
 @pytest.fixture

@@ -47,6 +47,17 @@ def test_other_urls_are_refused(url: str, reason: str) -> None:
         open_chain(url)
 
 
+@pytest.mark.parametrize(
+    "url", ["https://node.example/KEY", "wss:/node.example/KEY", "ws://node:port/KEY", "KEY"]
+)
+def test_a_url_that_is_refused_is_not_shown(url: str) -> None:
+    """A part of it may be somebody's key."""
+    with pytest.raises(ConfigError) as caught:
+        open_chain(url)
+
+    assert "KEY" not in str(caught.value)
+
+
 def test_a_node_that_nobody_runs_is_named_at_once() -> None:
     with pytest.raises(ChainUnavailableError) as caught:
         open_chain("ws://127.0.0.1:1/a-key-that-nobody-is-shown")

@@ -1,6 +1,7 @@
 """What was sent and may still take effect is waited for before it is looked for and sent again."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -13,9 +14,9 @@ from orchestrator.errors import (
     SpendingLimitError,
     TooHeavyError,
 )
-from orchestrator.models import TaskInput
+from orchestrator.models import Account, TaskInput
 from orchestrator.testing.flaky_chain import Fault, FlakyChain
-from orchestrator.testing.owner_world import World
+from orchestrator.testing.owner_world import OWNER, World
 
 
 @pytest.fixture
@@ -146,6 +147,88 @@ def test_what_could_not_be_paid_was_not_sent(
 
     assert client.resume() == [1]
     assert world.job_count() == 1
+
+
+@pytest.mark.parametrize("error", [InsufficientFundsError, SpendingLimitError])
+def test_what_several_came_to_is_asked_before_they_are_sent_again(
+    world: World, task: TaskInput, monkeypatch: pytest.MonkeyPatch, error: type[ChainError]
+) -> None:
+    """Of several, some may have taken effect before the money was at an end."""
+    client, batch = world.client(), world.chain.inside.batch
+
+    def send_two(calls: list[ContractCall[Any]], *, signer: Account) -> object:
+        batch(calls[:2], signer=signer)
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.chain.inside, "batch", send_two)
+        with pytest.raises(error):
+            client.submit_many([Submission(task=task)] * 4)
+
+    assert client.resume() == [1, 2, 3, 4]
+    assert world.job_count() == 4
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_fee_for_certainty_is_paid_only_before_something_is_sent_again(
+    world: World,
+    client: JobClient,
+    chain: FlakyChain,
+    task: TaskInput,
+    monkeypatch: pytest.MonkeyPatch,
+    is_there: bool,
+) -> None:
+    _send_into_the_unknown(client, task)
+    if not is_there:
+        chain.drop()
+    wait, signers = world.chain.inside.wait_for_pending, []
+
+    def noting(account_id: bytes, *, timeout_seconds: float, signer: Account | None) -> None:
+        signers.append(signer and signer.account_id)
+        wait(account_id, timeout_seconds=timeout_seconds, signer=signer)
+
+    monkeypatch.setattr(world.chain.inside, "wait_for_pending", noting)
+
+    assert client.resume() == [1]
+    assert signers == ([None] if is_there else [None, OWNER.account_id])
+
+
+def test_what_comes_to_light_only_then_is_not_sent_again(
+    world: World,
+    client: JobClient,
+    chain: FlakyChain,
+    task: TaskInput,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a pool where it waits for an earlier nonce that was lost."""
+    _send_into_the_unknown(client, task)
+    later, chain._later = chain._later, []
+
+    def bring_to_light(*_: object, signer: Account | None, **__: object) -> None:
+        while signer and later:
+            later.pop()()
+
+    monkeypatch.setattr(chain, "wait_for_pending", bring_to_light)
+
+    assert client.resume() == [1]
+    assert world.job_count() == 1
+
+
+def test_what_is_known_to_be_absent_is_not_paid_for_twice(
+    world: World, task: TaskInput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group that is sent one by one was in doubt once."""
+    monkeypatch.setattr(world.chain, "batch", _raiser(TooHeavyError))
+    wait, signers = world.chain.inside.wait_for_pending, []
+
+    def noting(account_id: bytes, *, timeout_seconds: float, signer: Account | None) -> None:
+        signers.append(signer)
+        wait(account_id, timeout_seconds=timeout_seconds, signer=signer)
+
+    monkeypatch.setattr(world.chain.inside, "wait_for_pending", noting)
+
+    assert world.client().submit_many([Submission(task=task)] * 3) == [1, 2, 3]
+    assert len(signers) == 2
 
 
 def test_a_group_that_no_block_has_room_for_is_sent_one_by_one(
