@@ -49,6 +49,7 @@ class OpenJob:
     `at_worker` in which worker's room the job is, `is_interruptible` that its turn may be ended
     at any moment, `is_kept` that its payload may stay in memory while it waits. `waits_for` are the
     workers in whose queues it is, `ticket` is its place there or which of its delays counts.
+    `is_in_time` says that the contract, asked last, saw the deadline not passed.
     """
 
     record: JobRecord
@@ -57,6 +58,7 @@ class OpenJob:
     failed: set[WorkerId] = field(default_factory=set)
     attested_by: WorkerId | None = None
     needs_review: bool = False
+    is_in_time: bool = False
     stale_answers: int = 0
     rounds: int = 0
     is_resting: bool = False

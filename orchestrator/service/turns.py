@@ -136,7 +136,7 @@ class Turns:
     async def _review(self, open_job: OpenJob) -> Result:
         """Find out from the chain where the job stands."""
         job = await self._parts.ledger.job(open_job.job_id)
-        open_job.needs_review = False
+        open_job.needs_review = open_job.is_in_time = False
         open_job.job = job
         if job is None or job.status.is_final:
             return await self._close(open_job, None if job is None else job.status)
@@ -155,9 +155,10 @@ class Turns:
         try:
             await self._closing.expire(open_job.job_id)
         except ContractError as error:
-            # It may just have been attested, or the chain's clock is a little behind.
+            # It may just have been attested, or our clock is ahead: the contract's time counts.
             self._tell(EventKind.CHAIN_ERROR, Turn(job=open_job, worker=None), error)
-            return Result(next=Next.WAIT)
+            open_job.is_in_time = error.variant == "DeadlineNotPassed"
+            return Result(next=Next.TURN if open_job.is_in_time else Next.WAIT)
         return await self._close(open_job, JobStatus.EXPIRED)
 
     async def _close(
@@ -172,7 +173,7 @@ class Turns:
         job = open_job.job or await self._parts.ledger.job(open_job.job_id)
         if job is None or job.status is not JobStatus.SUBMITTED:
             return Result(next=Next.REVIEW)
-        if self._parts.ledger.now() > job.deadline:
+        if self._parts.ledger.now() > job.deadline and not open_job.is_in_time:
             open_job.needs_review = True
             return Result(next=Next.TURN)
         open_job.job = job
@@ -187,18 +188,22 @@ class Turns:
             answer = await self._execution.execute(open_job, job, worker)
         finally:
             open_job.is_interruptible = False
-        await self._check(answer, job, worker)
+        await self._check(answer, job, worker, is_in_time=open_job.is_in_time)
         self._leave(open_job)
         settled = await self._settlement.settle(answer.completion, job)
         return await self._after_settling(open_job, answer.completion, worker_id, settled)
 
-    async def _check(self, answer: Answer, job: Job, asked: Worker) -> None:
+    async def _check(self, answer: Answer, job: Job, asked: Worker, *, is_in_time: bool) -> None:
         """Checks 2 to 5 of the module's list."""
         parts, completion = self._parts, answer.completion
+        now = parts.ledger.now()
+        if is_in_time:
+            # Our clock is known to be ahead, nobody knows by how much: the contract judges the age.
+            now = min(now, completion.attestation_proof.issued_at)
         view = await parts.ledger.view(job, completion)
         # 2.
         try:
-            verify_statement(completion, view=view, now=parts.ledger.now())
+            verify_statement(completion, view=view, now=now)
         except VerificationError:
             await self._remember_if_signed(completion, job, view.worker)
             raise
@@ -306,6 +311,8 @@ class Turns:
         open_job = turn.job
         self._refuse(turn, code, detail)
         if code in _NOT_THE_JOB or code == TRAPPED:
+            return Result(next=Next.WAIT)
+        if code == "DeadlinePassed" and open_job.is_in_time:
             return Result(next=Next.WAIT)
         if code in _READ_AGAIN:
             open_job.job = None

@@ -18,7 +18,7 @@ from orchestrator.testing.flaky_chain import Fault, FlakyChain
 from orchestrator.testing.workers import Behaviour
 from orchestrator.workers import JobKey, JobRequest, RequestHead
 from tests.unit.service.chains import CountingChain
-from tests.unit.service.world import ADMIN, OPERATOR, OWNER, QUICK, World, until
+from tests.unit.service.world import ADMIN, OPERATOR, OWNER, QUICK, World, until, wall_clock
 
 TURN = threading.Lock()
 STRANGER = LocalAccount.named("stranger")
@@ -241,6 +241,22 @@ async def test_job_past_its_deadline_is_expired_and_not_handed_out(world: World)
     assert world.status(job_id) is JobStatus.EXPIRED
     assert world.scripted[0].puts == []
     assert world.record(job_id).state is JobState.EXPIRED
+
+
+async def test_job_that_only_our_clock_thinks_too_late_is_executed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock is ahead by more than the time a job has: what the contract says counts."""
+    job_id = world.submit(world.add_worker(), ttl=60_000)
+
+    with world.journal() as journal:
+        with monkeypatch.context() as patch:
+            patch.setattr(world, "clock", lambda: wall_clock() + 3_600_000)
+            orchestrator = world.orchestrator(journal)
+        await orchestrator.run_once(10)
+
+    assert world.status(job_id) is JobStatus.PROCESSED
+    assert {event.code for event in world.heard(EventKind.CHAIN_ERROR)} == {"DeadlineNotPassed"}
 
 
 async def test_deadline_that_passes_at_a_worker_ends_the_job(world: World) -> None:
