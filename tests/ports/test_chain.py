@@ -318,6 +318,16 @@ def test_time_goes_on(chain: Chain, processor: JobProcessor, registrar: Account)
     assert before <= receipt.block.timestamp <= chain.now()
 
 
+def test_a_finalized_block_is_found_by_its_number(
+    chain: Chain, processor: JobProcessor, registrar: Account
+) -> None:
+    block = chain.call(processor.allow_measurement(measurement(1)), signer=registrar).block
+
+    assert chain.block_hash(block.number) == block.hash
+    assert chain.block_hash(block.number - 1) not in (None, block.hash)
+    assert chain.block_hash(block.number + 1_000) is None
+
+
 def test_nonces_count_what_an_account_sent(
     chain: Chain, harness: Harness, processor: JobProcessor, registrar: Account
 ) -> None:
