@@ -63,7 +63,8 @@ class DevNode:
     unless *flags* say otherwise.
 
     Raises:
-        ChainUnavailableError: It did not start; the message ends with what it last said.
+        ChainUnavailableError: It did not start, then the message ends with what it last said;
+            or it listens at another port than *rpc_port*.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class DevNode:
         try:
             self.start()
         except BaseException:  # Ctrl-C as well: nobody else would end the process
+            self.kill()  # one that is still starting takes long to end by itself
             self.close()
             raise
 
@@ -139,7 +141,14 @@ class DevNode:
                 said = self._said()[-_LOG_END:]
                 raise ChainUnavailableError(f"{self.program} did not start; it said:\n{said}")
             time.sleep(0.05)
-        self.rpc_port = int(found.group(1))
+        listening = int(found.group(1))
+        if self.rpc_port not in (0, listening):
+            # Nobody who was told the port would find this node, but perhaps another one there.
+            raise ChainUnavailableError(
+                f"port {self.rpc_port} is taken: {self.program} listens at port {listening}"
+                " instead; choose another, or 0 for a free one"
+            )
+        self.rpc_port = listening
 
     def stop(self) -> None:
         """End the node as Ctrl-C does."""

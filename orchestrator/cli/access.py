@@ -31,6 +31,9 @@ SEND = (
 )
 
 AccountArgument = Annotated[str, typer.Argument(metavar="ACCOUNT", help="SS58, or 0x and hex.")]
+FromBlock = Annotated[
+    int, typer.Option(metavar="BLOCK", min=0, help="The first block whose events are looked at.")
+]
 RoleArgument = Annotated[Role, typer.Argument(metavar="ROLE", case_sensitive=False)]
 
 
@@ -51,12 +54,16 @@ def revoke(session: Session, account: AccountArgument, role: RoleArgument) -> No
 
 
 @command(roles, "list", settings=READ, group="roles")
-def list_roles(session: Session) -> None:
-    """List the accounts that have roles, from the contract's events, each asked again."""
+def list_roles(session: Session, from_block: FromBlock = 0) -> None:
+    """
+    List the accounts that have roles, from the contract's events, each asked again.
+
+    What was granted before --from-block is not listed.
+    """
     from orchestrator.encoding import to_ss58
 
     seen: dict[tuple[bytes, Role], None] = {}
-    for event in session.events():
+    for event in session.events(first_block=from_block):
         if event.name == "RoleGranted":
             who, role = event.fields["account"], event.fields["role"]
             if isinstance(who, bytes) and isinstance(role, Role):

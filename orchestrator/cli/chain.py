@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.access import READ
+from orchestrator.cli.access import READ, FromBlock
 from orchestrator.cli.command import command
 from orchestrator.cli.output import Document, JsonValue, to_json
 from orchestrator.cli.session import Session
@@ -120,9 +120,7 @@ def info(session: Session) -> None:
 @command(app, "events", settings=READ, group="chain")
 def events(
     session: Session,
-    first_block: Annotated[
-        int, typer.Option("--from", metavar="BLOCK", min=0, help="The first block to look at.")
-    ] = 0,
+    from_block: FromBlock = 0,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")
     ] = False,
@@ -135,7 +133,7 @@ def events(
     from orchestrator.chain import Cursor
 
     session.processor  # noqa: B018  # refuses a contract that is not ours
-    after = Cursor(block=first_block, index=-1)
+    after = Cursor(block=from_block, index=-1)
     while True:
         reading = session.raw_events(after)
         try:

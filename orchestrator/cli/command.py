@@ -7,6 +7,7 @@ Every option has a variable, which its help shows: `PHALA_JOBS_SETTING` for a se
 `PHALA_JOBS_COMMAND_OPTION` for any other.
 """
 
+import copy
 import inspect
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -143,11 +144,13 @@ def _parameter(
 
 def _with_variable(hint: object, path: str, name: str) -> object:
     """Give an option its variable; arguments have none."""
-    for extra in get_args(hint)[1:]:
-        if isinstance(extra, OptionInfo):
-            extra.envvar = variable(f"{path.strip('_')}_{name}".replace("-", "_"))
-            OPTION_VARIABLES.add(extra.envvar)
-    return hint
+    options = [extra for extra in get_args(hint)[1:] if isinstance(extra, OptionInfo)]
+    if not options:
+        return hint
+    option = copy.copy(options[0])  # commands share hints, and each has a variable of its own
+    option.envvar = variable(f"{path.strip('_')}_{name}".replace("-", "_"))
+    OPTION_VARIABLES.add(option.envvar)
+    return Annotated[get_args(hint)[0], option]
 
 
 def _setting_option(name: str) -> object:

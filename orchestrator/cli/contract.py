@@ -10,6 +10,7 @@ from orchestrator.cli.costs import confirm, cost_document, require_funds
 from orchestrator.cli.output import to_json
 from orchestrator.cli.session import Session
 from orchestrator.cli.values import parse_parameters, shown_parameter
+from orchestrator.errors import InputError
 from orchestrator.models import Mode, Parameters
 
 app = typer.Typer(
@@ -49,9 +50,14 @@ def deploy(
     session.create_chain()
     chain, salted = session.chain, salt.encode("utf-8")
     constructor = JobProcessor(bytes(32), bundle).new(chain.genesis_hash, parameters)
-    cost = chain.estimate_deploy(
-        bundle.code, constructor, deployer=signer.account_id, salt=salted
-    ).cost
+    try:
+        cost = chain.estimate_deploy(
+            bundle.code, constructor, deployer=signer.account_id, salt=salted
+        ).cost
+    except InputError as error:
+        if not str(error).startswith("salt:"):
+            raise
+        raise InputError(f"{error}; --salt TEXT makes another") from error
     balance = require_funds(session, cost, signer.account_id)
     confirm(session, "Deploying the contract", cost, balance=balance, yes=yes)
     with session.output.progress("Deploying the contract"):
@@ -121,7 +127,9 @@ def upgrade(
 
     upgrading = Upgrade(session, then=then)
     plan = upgrading.plan()
-    if plan is not None:
+    if plan is None:
+        session.output.say("nothing to do: it runs this build already")
+    else:
         balance = require_funds(session, plan.cost, session.signer.account_id)
         confirm(session, "The upgrade", plan.cost, balance=balance, yes=yes)
     session.output.result(upgrading.carry_out(plan))

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from orchestrator.cli.output import Document
-from orchestrator.errors import InputError, InsufficientFundsError, RefusedError
+from orchestrator.errors import (
+    ChainUnavailableError,
+    InputError,
+    InsufficientFundsError,
+    RefusedError,
+)
 
 if TYPE_CHECKING:
     from orchestrator.chain import Cost, Receipt
@@ -100,6 +105,23 @@ def require_funds(session: "Session", cost: "Cost | None", account: bytes) -> in
             " needed; nothing was sent"
         )
     return balance
+
+
+def explained(
+    session: "Session", error: InsufficientFundsError, account: bytes
+) -> InsufficientFundsError:
+    """The refusal with the account and what it has, which a chain does not always say."""
+    from orchestrator.encoding import to_ss58
+
+    name = to_ss58(account)
+    try:
+        balance = session.chain.account(account).balance
+    except ChainUnavailableError:
+        balance = None
+    if balance is None:
+        return error
+    who = "it" if name in str(error) else f"account {name}"
+    return InsufficientFundsError(f"{error}; {who} has {planck(balance)}")
 
 
 def confirm(

@@ -376,7 +376,8 @@ class Run:
         self.pages.say(f"  {accepted.stderr.strip()} (exit code {accepted.returncode})")
         self.pages.say("$ phala-jobs verify tampered.json      # with another result hash")
         self.pages.say(f"  {_shortened(refused.stderr.strip())} (exit code {refused.returncode})")
-        self.pages.say("To repeat it: phala-jobs demo --keep leaves the files.")
+        again = "phala-jobs demo --chain node" if self.node else "phala-jobs demo"
+        self.pages.say(f"To repeat it: {again}; --keep leaves the files.")
         self.pages.say(f"Worker {worker.worker} is a {NO_TEE}: what is proven is its key, no more.")
 
     def _run_verify(self, path: Path, key: str, sealed: Path) -> subprocess.CompletedProcess[str]:

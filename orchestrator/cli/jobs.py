@@ -8,7 +8,7 @@ import typer
 from orchestrator.cli.access import LIMITS, READ, SEND
 from orchestrator.cli.attestations import attestation_of, save_attestation_file
 from orchestrator.cli.command import command
-from orchestrator.cli.costs import cost_document, cost_words, require_funds
+from orchestrator.cli.costs import cost_document, cost_words, explained, require_funds
 from orchestrator.cli.errors import ExitCode, error_code, error_message, exit_code
 from orchestrator.cli.output import Document, JsonValue, to_json
 from orchestrator.cli.results import show_output
@@ -89,6 +89,8 @@ def submit(
         with session.output.progress("Sealing and submitting"):
             job_id = client.submit(task_input, workers=worker or None, ttl_ms=ttl_ms, key=key)
     except (InsufficientFundsError, SpendingLimitError) as error:
+        if isinstance(error, InsufficientFundsError):
+            error = explained(session, error, session.identity.account.account_id)
         kept = "the sealed job is kept: jobs --resume, or the same command again, sends it"
         raise type(error)(f"{error}; {kept}") from error
     session.say_paid(returned=f"; phala-jobs purge {job_id} and account release return it")
@@ -117,6 +119,9 @@ def _wait(session: Session, job_id: int, timeout_ms: int, *, has_key: bool) -> s
     try:
         with session.output.progress(f"Waiting for job {job_id}"):
             ended = client.wait(job_id, timeout_seconds=timeout_ms / 1_000)
+    except KeyboardInterrupt:
+        session.output.say(f"job {job_id} goes on: phala-jobs status {job_id}, or watch {job_id}")
+        raise
     except WaitTimeoutError as error:
         again = "waits for it again" if has_key else "makes another job"
         message = f"{error}: phala-jobs status {job_id} (submitting again {again})"

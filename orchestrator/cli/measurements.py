@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.access import READ, SEND
+from orchestrator.cli.access import READ, SEND, FromBlock
 from orchestrator.cli.command import command
 from orchestrator.cli.session import Session
 from orchestrator.cli.values import parse_bytes32
@@ -15,10 +15,14 @@ MeasurementArgument = Annotated[str, typer.Argument(metavar="MEASUREMENT", help=
 
 
 @command(app, "list", settings=READ, group="measurements")
-def list_measurements(session: Session) -> None:
-    """List the measurements ever allowed, from the contract's events, each asked again."""
+def list_measurements(session: Session, from_block: FromBlock = 0) -> None:
+    """
+    List the measurements ever allowed, from the contract's events, each asked again.
+
+    What was allowed before --from-block is not listed.
+    """
     seen: dict[bytes, None] = {}
-    for event in session.events():
+    for event in session.events(first_block=from_block):
         measurement = event.fields.get("measurement")
         if event.name == "MeasurementAllowed" and isinstance(measurement, bytes):
             seen[measurement] = None

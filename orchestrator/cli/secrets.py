@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import InputError
+from orchestrator.config import OriginKind
+from orchestrator.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from orchestrator.cli.session import Session
@@ -91,10 +92,15 @@ def passphrase(session: "Session", *, confirm: bool = False) -> str:
 
 
 def load_account(session: "Session") -> "Account":
-    """The account that signs: from `account_file`, else by name from the folder of keys."""
+    """
+    The account that signs: from `account_file`, or by name from the folder of keys.
+
+    Raises:
+        InputError: There is none, it can't be read or opened, or it is not clear which is meant.
+    """
     from orchestrator.crypto.keys import AccountKey
 
-    path = session.settings.account_file
+    path = _account_file(session)
     if path is None:
         return load_identity(session).account
     text = read_secret_file("account_file", path)
@@ -111,12 +117,36 @@ def load_account(session: "Session") -> "Account":
 
 def find_account_id(session: "Session") -> bytes | None:
     """The id of the account that would sign, without any passphrase; `None` when none is named."""
-    settings = session.settings
-    if settings.account_file is not None:
+    if _account_file(session) is not None:
         return load_account(session).account_id
-    if settings.account is None:
+    name = session.settings.account
+    if name is None:
         return None
-    return open_keystore(session).info(settings.account).account_id
+    return open_keystore(session).info(name).account_id
+
+
+def _account_file(session: "Session") -> Path | None:
+    """
+    The file with the account that signs; `None` where the account is named, or there is none.
+
+    A variable left over from before must not sign what an option gives to another account: of
+    `account` and `account_file` the one from the stronger level counts.
+
+    Raises:
+        ConfigError: Both come from the same level.
+    """
+    settings, origins = session.settings, session.loaded.origins
+    if settings.account is None or settings.account_file is None:
+        return settings.account_file
+    named, in_file = origins["account"], origins["account_file"]
+    if named.kind is in_file.kind:
+        raise ConfigError(
+            f"account ({named}) and account_file ({in_file}) both say which account signs: leave"
+            " one out"
+        )
+    strongest_first = list(OriginKind)
+    is_named = strongest_first.index(named.kind) < strongest_first.index(in_file.kind)
+    return None if is_named else settings.account_file
 
 
 def open_keystore(session: "Session") -> "Keystore":

@@ -11,10 +11,10 @@ from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from orchestrator.cli.costs import Paid
+from orchestrator.cli.costs import Paid, explained
 from orchestrator.cli.output import Document, Output
 from orchestrator.config import LoadedSettings, OriginKind, Settings, option_name, variable
-from orchestrator.errors import ChainMismatchError, ConfigError
+from orchestrator.errors import ChainMismatchError, ConfigError, InsufficientFundsError
 
 if TYPE_CHECKING:
     from orchestrator.blobs.http import HttpBlobStore
@@ -261,7 +261,10 @@ class Session:
         """Make a call, with progress; it returns once it is finalized."""
         signer = self.signer  # before the spinner, which would hide the question for a passphrase
         with self.output.progress(what):
-            receipt = self.chain.call(call, signer=signer)
+            try:
+                receipt = self.chain.call(call, signer=signer)
+            except InsufficientFundsError as error:
+                raise explained(self, error, signer.account_id) from error
         self.paid.add(receipt)
         self.say_paid()
         return receipt

@@ -90,7 +90,8 @@ class Settings:
         Described(
             text=(
                 "File with the secret of the account that signs, instead of a name: a mnemonic, a"
-                " derivation such as //Alice, or a seed as 0x and 64 hex digits."
+                " derivation such as //Alice, or a seed as 0x and 64 hex digits. Of account and"
+                " account_file the stronger level's counts; both from one level are refused."
             ),
             example="/run/secrets/account",
         ),

@@ -80,6 +80,43 @@ def test_nothing_is_left_of_a_node(running: Path) -> None:
     assert not folder.exists()
 
 
+def test_a_node_that_takes_another_port_is_ended_and_told_of(
+    program: Program, tmp_path: Path
+) -> None:
+    elsewhere = program(
+        f"echo $$ > {tmp_path}/pid\n"
+        "echo 'Running JSON-RPC server: addr=127.0.0.1:4712'\nexec sleep 600"
+    )
+
+    with pytest.raises(ChainUnavailableError, match=r"port 4711 is taken: .* at port 4712 instead"):
+        DevNode(elsewhere, rpc_port=4711)
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text(encoding="utf-8")), 0)
+
+
+def test_ctrl_c_while_a_node_starts_does_not_wait_for_its_clean_end(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    send = subprocess.Popen.send_signal
+
+    def interrupt(_node: DevNode) -> str:
+        raise KeyboardInterrupt
+
+    def noted(process: subprocess.Popen[bytes], number: int) -> None:
+        sent.append(number)
+        send(process, number)
+
+    monkeypatch.setattr(DevNode, "_said", interrupt)
+    monkeypatch.setattr(subprocess.Popen, "send_signal", noted)
+
+    with pytest.raises(KeyboardInterrupt):
+        DevNode(program("exec sleep 600"))
+
+    assert sent == [signal.SIGKILL]
+
+
 def test_a_node_that_ends_at_once_is_named_with_its_last_words(program: Program) -> None:
     with pytest.raises(ChainUnavailableError, match="did not start; it said:\nno such flag"):
         DevNode(program("echo no such flag; exit 1"))

@@ -61,8 +61,8 @@ def test_events_are_printed_a_line_each(run: Run, world: World) -> None:
 def test_events_from_a_block_on(run: Run, world: World) -> None:
     last = lines(run("chain", "events", "--json").stdout)[-1]["block"]
 
-    assert len(lines(run("chain", "events", "--json", "--from", last).stdout)) == 1
-    assert lines(run("chain", "events", "--json", "--from", last + 1).stdout) == []
+    assert len(lines(run("chain", "events", "--json", "--from-block", last).stdout)) == 1
+    assert lines(run("chain", "events", "--json", "--from-block", last + 1).stdout) == []
 
 
 def test_events_are_words_for_people(run: Run, world: World) -> None:
@@ -232,10 +232,22 @@ def test_a_node_runs_until_a_signal_and_is_ended(
         os.kill(ran.document["pid"], 0)
 
 
+def test_a_node_at_another_port_than_the_wanted_is_told_of(
+    run: Run, program: Callable[[str], Path]
+) -> None:
+    program(RUNNING + "exec sleep 60")
+
+    ran = run("chain", "run")
+
+    assert ran.exit_code == 3
+    assert "port 9944 is taken" in ran.stderr
+    assert ran.stdout == ""
+
+
 def test_a_node_that_ends_by_itself_is_told_of(run: Run, program: Callable[[str], Path]) -> None:
     program(RUNNING + 'echo "out of disk"\nexit 1')
 
-    ran = run("chain", "run")
+    ran = run("chain", "run", "--rpc-port", 12_345)
 
     assert ran.exit_code == 3
     assert "the node ended by itself; it said:" in ran.stderr

@@ -102,6 +102,18 @@ def test_every_option_of_every_command_has_a_variable_that_its_help_shows(run: R
         assert "Raises" not in shown.stdout, words
 
 
+def test_no_two_commands_share_the_variable_of_an_option() -> None:
+    """What is approved for one command must not be approved for another."""
+    settings = {config.variable(name) for name in config.declared_settings()}
+    common = {config.variable(name) for name in ("config", "json", "debug")}
+
+    for words, option in _all_options():
+        if not getattr(option, "envvar", None) or option.envvar in settings | common:  # type: ignore[attr-defined]  # typer's own class
+            continue
+        named = config.variable(f"{words} {option.name}".replace(" ", "_").replace("-", "_"))  # type: ignore[attr-defined]  # the same
+        assert option.envvar == named, words  # type: ignore[attr-defined]  # the same
+
+
 def test_help_names_every_noun_and_verb(run: Run) -> None:
     shown = run("--help").stdout
 

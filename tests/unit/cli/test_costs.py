@@ -7,10 +7,14 @@ import pytest
 from orchestrator.cli import costs
 from orchestrator.cli.costs import Paid
 from orchestrator.config import PREFIX
+from orchestrator.encoding import to_ss58
+from orchestrator.errors import InsufficientFundsError
 
 from .conftest import Run
 from .priced import CALL, DEPLOYMENT, PAID, PricedChain
-from .world import World
+from .world import ADMIN, World
+
+ALICE = to_ss58(ADMIN.account_id)
 
 
 @pytest.fixture
@@ -32,6 +36,17 @@ def test_deploying_for_money_needs_a_yes_where_nobody_can_be_asked(
     assert "the account has 1,000,000,000 planck" in ran.stderr
     assert "give --yes" in ran.stderr
     assert priced.sent == []
+
+
+def test_a_yes_to_upgrades_is_none_to_deploying(
+    run: Run, priced: type[PricedChain], deploy: tuple[object, ...]
+) -> None:
+    asked = run(*deploy, contract_upgrade_yes="true")
+
+    assert asked.exit_code == 2
+    assert "give --yes" in asked.stderr
+    assert priced.sent == []
+    assert run(*deploy, contract_deploy_yes="true").exit_code == 0
 
 
 def test_deploying_with_a_yes_shows_what_it_cost(
@@ -225,6 +240,27 @@ def test_the_orchestrator_keeps_within_the_limit_too(
     assert priced.limits[-1] is not None
     assert priced.limits[-1].per_day == 0
     assert priced.limits[0] is None
+
+
+@pytest.mark.parametrize("said", ["set_mode: the account can't pay", f"account {ALICE} can't pay"])
+def test_a_refusal_for_want_of_money_says_whose_and_what_there_is(
+    run: Run,
+    priced: type[PricedChain],
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise InsufficientFundsError(said)
+
+    monkeypatch.setattr(priced, "batch", refuse)
+    priced.balance = 7
+
+    ran = run("mode", "set", "draining")
+
+    assert ran.exit_code == 1
+    assert ran.stderr.count(ALICE) == 1
+    assert "has 7 planck" in ran.stderr
 
 
 def test_a_sum_is_told_with_what_came_back() -> None:

@@ -74,7 +74,7 @@ def test_the_demo_shows_nine_pages_and_every_assertion_holds(
         "Wisconsin diagnostic breast cancer data (UCI 1993, CC BY 4.0)",
         "20 of 20 right; of all held-out patients 113 of 114.",
         "Searched all files for any 16 consecutive bytes of input or output:",
-        "phala-jobs demo --keep leaves the files",
+        "phala-jobs demo; --keep leaves the files",
         "true diagnosis",
         "job 1: worker 2 signed this result; not signed, so not proven offline:",
         "error: NotVerified: signature: BadSignatu... (exit code 1)",

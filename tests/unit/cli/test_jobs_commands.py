@@ -12,12 +12,14 @@ from orchestrator.chain.embedded import EmbeddedChain
 from orchestrator.cli import secrets
 from orchestrator.cli.output import Output
 from orchestrator.cli.session import Session
+from orchestrator.client import JobClient
 from orchestrator.encoding import blake2_256
-from orchestrator.errors import ChainUnavailableError
+from orchestrator.errors import ChainUnavailableError, InsufficientFundsError
 from orchestrator.keystore import Identity
 from orchestrator.models import AttestationStatus
 
 from .conftest import Run
+from .priced import PricedChain
 from .world import ADMIN, World, blob_server
 
 
@@ -105,6 +107,39 @@ def test_a_wait_that_ends_first_could_not_tell(run: Run, owner: World, data: Pat
         "job 1 is still Submitted after 0.01 s; it goes on: phala-jobs status 1"
         " (submitting again makes another job)"
     )
+
+
+def test_ctrl_c_while_waiting_says_that_the_job_goes_on(
+    run: Run, owner: World, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(JobClient, "wait", interrupt)
+
+    ran = run("submit", "echo", data, "--wait")
+
+    assert ran.exit_code == 130
+    assert "job 1 goes on: phala-jobs status 1, or watch 1" in ran.stderr
+
+
+def test_a_submission_that_could_not_be_paid_says_what_the_account_has(
+    run: Run,
+    owner: World,
+    priced: type[PricedChain],
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise InsufficientFundsError
+
+    monkeypatch.setattr(JobClient, "submit", refuse)
+    priced.balance = 7
+
+    ran = run("submit", "echo", data)
+
+    assert ran.exit_code == 1
+    assert "has 7 planck; the sealed job is kept" in ran.stderr
 
 
 def test_a_wait_under_a_key_can_be_taken_up_again(run: Run, owner: World, data: Path) -> None:

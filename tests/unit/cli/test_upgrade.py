@@ -107,6 +107,7 @@ def test_an_upgrade_that_is_done_sends_nothing(run: Run, world: World, build: Pa
     again = run("contract", "upgrade", "--bundle", build, "--json")
 
     assert again.document["upgraded"] is False
+    assert "nothing to do: it runs this build already" in again.stderr
     with world.chain() as chain:
         assert chain.finalized_head() == before
 
