@@ -148,7 +148,8 @@ def _verify_and_purge(shell: Shell, signing_key: str) -> None:
     assert refused.returncode == 1
     assert json.loads(refused.stdout)["error"] == "NotVerified"
     assert shell.ask("jobs")["jobs"][0]["status"] == "Processed"
-    assert shell.ask("purge", "1") == {"job_id": 1, "purged": True}
+    purged = {"job_id": 1, "purged": True, "fee": 0, "deposit": 0}
+    assert shell.ask("purge", "1") == purged
     assert shell.run("status", "1").returncode == 2
 
 
