@@ -24,10 +24,16 @@ from .world import ADMIN, World, blob_server
 
 
 @pytest.fixture
-def owner(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A world whose settings name an owner's identity."""
+def owner(run: Run, world: World, home: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """
+    A world whose settings name an owner's identity.
+
+    In the settings file, below the account file of the environment: //Alice signs the rest.
+    """
     monkeypatch.setenv("PHALA_JOBS_KEYS_UNENCRYPTED", "true")
-    monkeypatch.setenv("PHALA_JOBS_ACCOUNT", "owner")
+    file = home / ".phala-jobs" / "config.toml"
+    file.parent.mkdir(mode=0o700)
+    file.write_text('account = "owner"\n')
     made = run("keys", "new", "owner")
     assert made.exit_code == 0, made.stderr
     return world
@@ -464,7 +470,7 @@ class TestVerify:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        for name in ("CHAIN", "CONTRACT", "ACCOUNT", "ACCOUNT_FILE"):
+        for name in ("CHAIN", "CONTRACT", "ACCOUNT_FILE"):
             monkeypatch.delenv(f"PHALA_JOBS_{name}")
 
         ran = run(

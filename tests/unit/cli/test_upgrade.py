@@ -46,6 +46,7 @@ def test_the_other_build_is_one_that_chains_take(build: Path) -> None:
 def owner(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("PHALA_JOBS_KEYS_UNENCRYPTED", "true")
     monkeypatch.setenv("PHALA_JOBS_ACCOUNT", "alice")
+    monkeypatch.delenv("PHALA_JOBS_ACCOUNT_FILE")
     assert run("keys", "import", "alice", "--development", "//Alice").exit_code == 0
     return world
 
