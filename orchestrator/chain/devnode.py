@@ -151,8 +151,9 @@ class DevNode:
         self.rpc_port = listening
 
     def stop(self) -> None:
-        """End the node as Ctrl-C does."""
-        self._end(signal.SIGINT)
+        """End the node, and let it end in order."""
+        # Not SIGINT: what a shell has started in the background ignores that.
+        self._end(signal.SIGTERM)
 
     def kill(self) -> None:
         """End the node as a power cut does."""

@@ -76,7 +76,7 @@ def test_nothing_is_left_of_a_node(running: Path) -> None:
     node.close()
     node.close()
 
-    assert process.returncode == -signal.SIGINT
+    assert process.returncode == -signal.SIGTERM
     assert not folder.exists()
 
 
@@ -147,7 +147,7 @@ def test_a_node_that_does_not_listen_is_killed(
 
     monkeypatch.setattr(process, "wait", impatient)
     send = process.send_signal
-    monkeypatch.setattr(process, "send_signal", lambda n: n == signal.SIGINT or send(n))
+    monkeypatch.setattr(process, "send_signal", lambda n: n == signal.SIGTERM or send(n))
 
     node.stop()
     node.close()
