@@ -4,23 +4,19 @@ import time
 from dataclasses import dataclass
 from typing import TypeVar
 
-from orchestrator.attestation import sign_statement
+from benchmarks.completions import MEASUREMENT, completed
 from orchestrator.chain import ContractCall
 from orchestrator.chain.substrate import SubstrateChain
 from orchestrator.crypto import EcdsaSigner, Sr25519Signer
 from orchestrator.crypto.accounts import AccountKey
-from orchestrator.encoding import blake2_256
 from orchestrator.models import (
-    AttestationProof,
     Completion,
     JobId,
     JobOptions,
-    Outcome,
     Parameters,
     Role,
     Scheme,
     Signer,
-    Statement,
 )
 from orchestrator.testing.chain import deploy_processor, register_test_worker
 
@@ -31,7 +27,6 @@ T = TypeVar("T")
 ADMIN, OWNER, CARRIER, OPERATOR = (
     AccountKey.from_uri(f"//{name}") for name in ("Alice", "Bob", "Charlie", "Dave")
 )
-MEASUREMENT = bytes([3]) * 32
 # Short, so that a job's whole life and its account's release fit into a run.
 WINDOW_MS = 3_000
 TTL_MS = 10_000
@@ -87,34 +82,7 @@ class ChainWorld:
 
     def completion(self, job_id: JobId, payload: bytes) -> Completion:
         """What the worker says about a job that it completed."""
-        now = self.chain.now()
-        statement = Statement(
-            genesis_hash=self.chain.genesis_hash,
-            contract=self.processor.contract,
-            job_id=job_id,
-            payload_hash=blake2_256(payload),
-            outcome=Outcome.COMPLETED,
-            result_hash=blake2_256(job_id.to_bytes(16, "little")),
-            units=1,
-            measurement=MEASUREMENT,
-            started_at=now,
-            finished_at=now,
-            issued_at=now,
-        )
-        proof = AttestationProof(
-            outcome=statement.outcome,
-            units=statement.units,
-            started_at=now,
-            finished_at=now,
-            issued_at=now,
-            signature=sign_statement(statement, self.signer),
-        )
-        return Completion(
-            job_id=job_id,
-            result_hash=statement.result_hash,
-            attestation_proof=proof,
-            tee_worker_pubkey=self.signer.public_key,
-        )
+        return completed(self.chain, self.processor.contract, job_id, payload, self.signer)
 
     def foreseen(self, call: ContractCall[object], caller: bytes) -> Measured:
         """What a call would use; for reads, and where several are to be tried on one state."""

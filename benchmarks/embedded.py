@@ -4,22 +4,17 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.completions import MEASUREMENT, completed
 from benchmarks.table import Table, number, per_second
-from orchestrator.attestation import sign_statement
 from orchestrator.chain.embedded import EmbeddedChain
 from orchestrator.crypto import EcdsaSigner
-from orchestrator.encoding import blake2_256
 from orchestrator.models import (
-    AttestationProof,
     Completion,
     JobOptions,
-    Outcome,
     Parameters,
-    Statement,
 )
 from orchestrator.testing.chain import LocalAccount, deploy_processor, register_test_worker
 
-MEASUREMENT = bytes([3]) * 32
 PAYLOAD = bytes(range(256)) * 16
 GROUP = 10
 
@@ -57,34 +52,7 @@ class _World:
         return [receipt.value for receipt in receipts if not isinstance(receipt, Exception)]
 
     def completion(self, job_id: int) -> Completion:
-        now = self.chain.now()
-        statement = Statement(
-            genesis_hash=self.chain.genesis_hash,
-            contract=self.processor.contract,
-            job_id=job_id,
-            payload_hash=blake2_256(PAYLOAD),
-            outcome=Outcome.COMPLETED,
-            result_hash=blake2_256(job_id.to_bytes(16, "little")),
-            units=1,
-            measurement=MEASUREMENT,
-            started_at=now,
-            finished_at=now,
-            issued_at=now,
-        )
-        proof = AttestationProof(
-            outcome=statement.outcome,
-            units=statement.units,
-            started_at=now,
-            finished_at=now,
-            issued_at=now,
-            signature=sign_statement(statement, self.signer),
-        )
-        return Completion(
-            job_id=job_id,
-            result_hash=statement.result_hash,
-            attestation_proof=proof,
-            tee_worker_pubkey=self.signer.public_key,
-        )
+        return completed(self.chain, self.processor.contract, job_id, PAYLOAD, self.signer)
 
 
 def measure() -> Table:
