@@ -47,7 +47,18 @@ from orchestrator.testing.node_proxy import NodeProxy
 from orchestrator.worker import TokenList, TokenScope, WorkerServer, WorkerSettings
 from orchestrator.workers.http import HttpWorkerClient
 
-__all__ = ["FaultWorld", "Owner", "Sealer", "Service", "Tally", "make_world", "until", "wall_clock"]
+__all__ = [
+    "LONG",
+    "SHORT",
+    "FaultWorld",
+    "Owner",
+    "Sealer",
+    "Service",
+    "Tally",
+    "make_world",
+    "until",
+    "wall_clock",
+]
 
 T = TypeVar("T")
 
@@ -56,11 +67,8 @@ FUNDER = AccountKey.from_uri("//Alice//stash")
 MEASUREMENT = b"m" * 32
 # A node forgets the events of all but its last 256 blocks otherwise; they are counted here.
 ARCHIVE = ("--state-pruning", "archive")
-# Small, so that a fault that only time tells is over soon; large enough for a busy machine.
-TIMEOUT_SECONDS = 2.0
-FINALITY_SECONDS = 6.0
 # How long anything may take before it counts as hanging.
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 180.0
 
 SETTINGS = OrchestratorSettings(
     poll_seconds=0.02,
@@ -74,20 +82,34 @@ SETTINGS = OrchestratorSettings(
 )
 
 
+@dataclass(frozen=True)
+class Timeouts:
+    """How long the connections of a world wait for an answer, and for finality."""
+
+    answer_seconds: float
+    finality_seconds: float
+
+
+# Small, so that a fault that only time tells is over soon.
+SHORT = Timeouts(2.0, 6.0)
+# Where no fault is told by time, none may be made by a busy machine.
+LONG = Timeouts(20.0, 60.0)
+
+
 def wall_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
-def open_chain(url: str, *, ahead_ms: int = 0) -> SubstrateChain:
-    """Open a chain with short time-outs, also while the node is being started again."""
+def open_chain(url: str, timeouts: Timeouts, *, ahead_ms: int = 0) -> SubstrateChain:
+    """Open a chain, also while the node is being started again."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             return SubstrateChain(
                 url,
                 clock=lambda: wall_clock() + ahead_ms,
-                timeout_seconds=TIMEOUT_SECONDS,
-                finality_seconds=FINALITY_SECONDS,
+                timeout_seconds=timeouts.answer_seconds,
+                finality_seconds=timeouts.finality_seconds,
             )
         except ChainUnavailableError:
             if time.monotonic() > deadline:
@@ -109,7 +131,7 @@ class Owner:
 
     def _open(self) -> tuple[SubstrateChain, JobClient]:
         world = self._world
-        chain = open_chain(self.proxy.url, ahead_ms=self._ahead_ms)
+        chain = open_chain(self.proxy.url, world.timeouts, ahead_ms=self._ahead_ms)
         return chain, JobClient(
             chain=chain,
             contract=world.processor.contract,
@@ -245,7 +267,9 @@ class Service:
         with contextlib.ExitStack() as stack:
             chains = []
             for proxy in (self.reading, self.sending):
-                chain = await asyncio.to_thread(open_chain, proxy.url, ahead_ms=self._ahead_ms)
+                chain = await asyncio.to_thread(
+                    open_chain, proxy.url, world.timeouts, ahead_ms=self._ahead_ms
+                )
                 stack.callback(chain.close)
                 chains.append(chain)
             journal = Journal(
@@ -277,7 +301,7 @@ class WorkerThread:
         folder.mkdir(mode=0o700)
         self.token = TokenList(folder).add("all", TokenScope.JOBS, now=0)
         self.registering = TokenList(folder).add("registrar", TokenScope.REGISTRATION, now=0)
-        self._chain = SubstrateChain(url, timeout_seconds=TIMEOUT_SECONDS)
+        self._chain = SubstrateChain(url, timeout_seconds=SHORT.answer_seconds)
         self._server = WorkerServer(
             WorkerSettings(folder=folder, contract=contract, tasks=("echo",), slots=4),
             self._chain,
@@ -358,6 +382,7 @@ class FaultWorld:
     processor: JobProcessor
     blobs: DirectoryBlobStore
     stack: contextlib.ExitStack
+    timeouts: Timeouts
     tokens: dict[WorkerId, str] = field(default_factory=dict)
     worker: WorkerId = 0
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -561,6 +586,7 @@ def make_world(
     folder: Path,
     program: Path,
     *,
+    timeouts: Timeouts = SHORT,
     flags: Sequence[str] = ("--finalize-delay-sec", "0", *ARCHIVE),
     sealer: Callable[[str], contextlib.AbstractContextManager[Sealer]] | None = None,
 ) -> Iterator[tuple[FaultWorld, Sealer | None]]:
@@ -591,6 +617,7 @@ def make_world(
             processor=processor,
             blobs=DirectoryBlobStore(folder / "blobs", durable=False),
             stack=stack,
+            timeouts=timeouts,
         )
         thread = WorkerThread(folder / "worker", node.url, processor.contract)
         stack.callback(thread.close)
