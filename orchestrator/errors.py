@@ -15,7 +15,8 @@ Every exception that this package raises on purpose.
     │       ├── UntrustedWorkerError
     │       ├── InvalidSignatureError
     │       ├── StatementMismatchError
-    │       └── StaleEvidenceError  too early or too late: ask the worker to sign again
+    │       ├── StaleEvidenceError  too early or too late: ask the worker to sign again
+    │       └── EvidenceError       TEE evidence was refused; carries the whole verdict
     ├── ChainError
     │   ├── ContractError           the contract refused; carries its Error variant
     │   │   └── NotSentError        refused here, before it was sent
@@ -35,12 +36,15 @@ Every exception that this package raises on purpose.
     │   ├── WorkerUnavailableError  no answer, too slow, busy, 5xx: try again or another one
     │   ├── WorkerRefusedError      the worker refused this job: 4xx
     │   └── WorkerProtocolError     the answer is not of protocol section 4
+    ├── QuoteUnavailableError       the platform gives no quote now: try again
+    ├── CollateralUnavailableError  no collateral for a quote now: try again
     ├── TaskError                   a task failed by itself or exceeded its own limit
     ├── TaskHostError               the host could not run a task; says nothing about the job
     ├── JournalError                the journal belongs to another chain, contract or version
     └── WaitTimeoutError            a wait ended; nothing is known to be wrong
 
-All live here but `JobFailedError`, which is in `orchestrator.client` beside what it carries.
+All live here but `JobFailedError` and `EvidenceError`, which are in `orchestrator.client` and
+`orchestrator.evidence` beside what they carry.
 
 A `VerificationError` is final for its statement, never for the job. After `StaleEvidenceError`
 the worker is asked to sign again, after any other the next worker is tried.
@@ -212,6 +216,14 @@ class WorkerRefusedError(WorkerError):
 
 class WorkerProtocolError(WorkerError):
     """The worker's answer is not of the protocol."""
+
+
+class QuoteUnavailableError(Error):
+    """The platform gives no quote now."""
+
+
+class CollateralUnavailableError(Error):
+    """There is no collateral for the quote now."""
 
 
 class TaskError(Error):

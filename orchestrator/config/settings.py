@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, get_args, get_type_hints
 
 PREFIX = "PHALA_JOBS_"
-SECTIONS = ("worker", "orchestrator")
+SECTIONS = ("worker", "orchestrator", "registrar")
 HOME_FOLDER = Path("~/.phala-jobs")
 MAX_PLANCK = (1 << 128) - 1  # a chain's Balance is a u128
 
@@ -133,6 +133,33 @@ class Settings:
             example="0x031b84c5567b126440995d3ed5aaba0565d71e1834604819ff9c17f5e9d5dd078f",
         ),
     ] = ()
+    policy: Annotated[
+        Path | None,
+        Described(
+            text=(
+                "Policy file: what TEE evidence must be. A registrar registers, and an owner seals,"
+                " only where a worker's evidence meets it."
+            ),
+            example="/etc/phala-jobs/policy.toml",
+        ),
+    ] = None
+    collateral: Annotated[
+        str | None,
+        Described(
+            text=(
+                "Where what Intel says about platforms comes from: the URL of a PCCS, folder:PATH,"
+                " or file:PATH; without it, what a worker's evidence holds."
+            ),
+            example="https://pccs.example.org",
+        ),
+    ] = None
+    evidence: Annotated[
+        Path,
+        Described(
+            text="Folder where evidence bundles are kept, by hash.",
+            example="~/.phala-jobs/evidence",
+        ),
+    ] = HOME_FOLDER / "evidence"
     client: Annotated[
         Path,
         Described(
@@ -190,6 +217,16 @@ class Settings:
     worker_models: Annotated[
         Path | None,
         Described(text="Folder of models for the onnx task.", example="/var/lib/phala-jobs/models"),
+    ] = None
+    worker_evidence: Annotated[
+        str | None,
+        Described(
+            text=(
+                "What the worker's evidence comes from: dstack, dstack:SOCKET, or simulated:FOLDER"
+                " (no TEE: for development and tests)."
+            ),
+            example="dstack",
+        ),
     ] = None
     worker_slots: Annotated[int, Described(text="Jobs executed at once.", bounds=(1, 1_024))] = 2
     worker_queue: Annotated[
@@ -292,6 +329,39 @@ class Settings:
             bounds=(1, 1_000),
         ),
     ] = 200
+    registrar_folder: Annotated[
+        Path,
+        Described(
+            text="Folder of the registrar: what it knows of workers, and cached collateral.",
+            example="/var/lib/phala-jobs/registrar",
+        ),
+    ] = HOME_FOLDER / "registrar"
+    registrar_listen: Annotated[
+        str, Described(text="Address and port to serve metrics on; port 0 takes a free one.")
+    ] = "127.0.0.1:9500"
+    registrar_workers: Annotated[
+        tuple[int, ...],
+        Described(
+            text="Ids of the workers to renew; all that are active, when none is named.",
+            example="1, 2",
+        ),
+    ] = ()
+    registrar_tokens: Annotated[
+        Path | None,
+        Described(
+            text=(
+                "TOML file with the token, of scope registration, for each worker, by its URL (in"
+                " quotes)."
+            ),
+            example="/run/secrets/registration-tokens.toml",
+        ),
+    ] = None
+    registrar_renew_before: Annotated[
+        str, Described(text="How long before a registration ends it is renewed, such as 72h.")
+    ] = "72h"
+    registrar_interval: Annotated[
+        str, Described(text="How often workers and collateral are looked at, such as 1h.")
+    ] = "1h"
 
 
 @dataclass(frozen=True, kw_only=True)
