@@ -15,6 +15,7 @@ from orchestrator.cli import (
     keys,
     measurements,
     orchestrator,
+    simulator,
     task,
     verify,
     watch,
@@ -84,6 +85,7 @@ for _name, _nouns in (
     ("config", config.app),
 ):
     app.add_typer(_nouns, name=_name)
+app.add_typer(simulator.app, name="simulator", rich_help_panel="Development")
 
 
 def main() -> None:

@@ -2,8 +2,9 @@
 A simulator in a private folder: made once, loaded by every process that uses it.
 
 `authority.json` holds the vendor's keys and `guest.json` what runs; both never change.
-`machine-N.json` is the machine after its Nth update, `recovery-N.json` the Nth TCB recovery. Files
-are added and never replaced, so that a reader never finds half a change. All are of mode 0600.
+`machine-N.json` is the Nth state of the machine, `recovery-N.json` the Nth TCB recovery. Files are
+added and never replaced, so that a reader never finds half a change. All are of mode 0600.
+`root.pem`, for a policy, is the one without a secret.
 """
 
 import json
@@ -53,6 +54,7 @@ def create_simulator(folder: Path, *, guest: Guest | None = None) -> Simulator:
     made = Simulator.create(guest=guest)
     _write(folder, _GUEST, _dump_guest(made.guest))
     _write(folder, "machine-0001.json", _dump_platform(made.platform))
+    write_new_file(folder / "root.pem", made.root_pem.encode("ascii"))
     # Last: a folder with it is whole.
     _write(folder, _AUTHORITY, {name: _dump_issued(getattr(made.authority, name)) for name in _CAS})
     return made

@@ -45,7 +45,8 @@ def test_its_files_are_private(tmp_path: Path) -> None:
     create_simulator(folder)
     assert folder.stat().st_mode & 0o777 == 0o700
     modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
-    assert modes == {"authority.json": 0o600, "guest.json": 0o600, "machine-0001.json": 0o600}
+    names = ("authority.json", "guest.json", "machine-0001.json", "root.pem")
+    assert modes == dict.fromkeys(names, 0o600)
 
 
 def test_a_second_one_is_refused_and_the_first_stays(tmp_path: Path) -> None:
