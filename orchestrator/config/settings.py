@@ -148,7 +148,8 @@ class Settings:
         Described(
             text=(
                 "Where what Intel says about platforms comes from: the URL of a PCCS, folder:PATH,"
-                " or file:PATH; without it, what a worker's evidence holds."
+                " file:PATH, or simulated:FOLDER (no TEE); without it, what a worker's evidence"
+                " holds."
             ),
             example="https://pccs.example.org",
         ),

@@ -1,0 +1,189 @@
+"""
+What collateral says of itself, and whose platform a quote is of: enough to choose and to keep it.
+
+What a quote is worth is not judged here. Signatures are checked where what is kept decides about
+what comes later: a stranger's file must not drive out a good one.
+"""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import dcap_qvl
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from orchestrator.errors import CollateralUnavailableError, EncodingError
+from orchestrator.evidence import Collateral
+from orchestrator.evidence.bundle import MAX_QUOTE_BYTES
+
+__all__ = ["CollateralFacts", "PlatformKind", "is_signed", "platform_of", "read_facts", "serve"]
+
+_CAS: Final = ("platform", "processor")
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class PlatformKind:
+    """What collateral is for: `tdx` or `sgx`, the FMSPC in upper-case hex, which CA of PCKs."""
+
+    tee: str
+    fmspc: str
+    ca: str
+
+    def __str__(self) -> str:
+        return f"{self.tee.upper()} platform {self.fmspc} ({self.ca})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollateralFacts:
+    """Whose it is, when it holds (ms, both ends included), and its TCB evaluation number."""
+
+    kind: PlatformKind
+    issued_at: int
+    expires_at: int
+    evaluation_number: int
+
+
+def platform_of(quote: bytes) -> PlatformKind:
+    """
+    Return the kind of platform that a quote is of, as the quote says.
+
+    Raises:
+        EncodingError: It can't be parsed, or does not say.
+    """
+    if len(quote) > MAX_QUOTE_BYTES:
+        raise EncodingError(f"quote: {len(quote)} bytes, at most {MAX_QUOTE_BYTES}")
+    try:
+        parsed = dcap_qvl.parse_quote(quote)
+        tee = "tdx" if parsed.is_tdx() else "sgx"
+        return PlatformKind(tee=tee, fmspc=parsed.fmspc().upper(), ca=parsed.ca())
+    except ValueError as error:
+        raise EncodingError(f"quote: {' '.join(str(error).split())}") from error
+
+
+def read_facts(collateral: Collateral) -> CollateralFacts:
+    """
+    Return what the collateral says; no signature is checked.
+
+    Raises:
+        EncodingError: A list, certificate or document in it is not of its form.
+    """
+    try:
+        return _read_facts(collateral)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        words = f"{type(error).__name__}: {error}"
+        raise EncodingError(f"collateral: {' '.join(words.split())[:200]}") from error
+
+
+def _read_facts(collateral: Collateral) -> CollateralFacts:
+    tcb_info, identity = json.loads(collateral.tcb_info), json.loads(collateral.qe_identity)
+    root_list = x509.load_der_x509_crl(collateral.root_ca_crl)
+    pck_list = x509.load_der_x509_crl(collateral.pck_crl)
+    issuer = pck_list.issuer.rfc4514_string().lower()
+    begins = [_ms(document["issueDate"]) for document in (tcb_info, identity)]
+    ends = [_ms(document["nextUpdate"]) for document in (tcb_info, identity)]
+    for listed in (root_list, pck_list):
+        begins.append(_stamp(listed.last_update_utc))
+        if listed.next_update_utc is not None:
+            ends.append(_stamp(listed.next_update_utc))
+    for chain in _chains(collateral):
+        ends += [_stamp(certificate.not_valid_after_utc) for certificate in chain]
+    numbers = [document["tcbEvaluationDataNumber"] for document in (tcb_info, identity)]
+    if not all(type(number) is int for number in numbers):
+        raise TypeError("tcbEvaluationDataNumber is no number")
+    return CollateralFacts(
+        kind=PlatformKind(
+            tee="tdx" if tcb_info.get("id") == "TDX" else "sgx",
+            fmspc=bytes.fromhex(tcb_info["fmspc"]).hex().upper(),
+            ca=next((ca for ca in _CAS if f"pck {ca} ca" in issuer), "unknown"),
+        ),
+        issued_at=max(begins),
+        expires_at=min(ends),
+        evaluation_number=min(numbers),
+    )
+
+
+def serve(
+    collateral: Collateral, facts: CollateralFacts, kind: PlatformKind, *, now: int, where: str
+) -> Collateral:
+    """
+    Return the collateral if it is for that platform, and valid at *now* (ms).
+
+    Raises:
+        CollateralUnavailableError: It is not; *where* it comes from is in the message.
+    """
+    if facts.kind != kind:
+        raise CollateralUnavailableError(f"{where}: has that of a {facts.kind}, not of a {kind}")
+    if not facts.issued_at <= now <= facts.expires_at:
+        state = "has ended" if now > facts.expires_at else "is of the future"
+        raise CollateralUnavailableError(f"{where}: what it has for a {kind} {state}")
+    return collateral
+
+
+def is_signed(collateral: Collateral, roots: Collection[bytes]) -> bool:
+    """
+    Whether all of the collateral is signed by one of the *roots* (DER), at whatever time.
+
+    1. Both documents, by a certificate that the root issued.
+    2. The root's list by the root, the list of PCKs by a CA that the root issued.
+
+    Does **not** check what is revoked, nor any time: the verifier does.
+    """
+    try:
+        signing, identity, authority = _chains(collateral)
+        for chain in (signing, identity, authority):
+            leaf, root = chain[0], chain[-1]
+            if root.public_bytes(Encoding.DER) not in roots:
+                return False
+            leaf.verify_directly_issued_by(root)
+        _verify(signing[0], collateral.tcb_info_signature, collateral.tcb_info)
+        _verify(identity[0], collateral.qe_identity_signature, collateral.qe_identity)
+        lists = ((collateral.root_ca_crl, authority[-1]), (collateral.pck_crl, authority[0]))
+        return all(
+            x509.load_der_x509_crl(listed).is_signature_valid(_key(certificate))
+            for listed, certificate in lists
+        )
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+
+
+def _verify(certificate: x509.Certificate, signature: bytes, text: str) -> None:
+    half = len(signature) // 2  # r and s, one after the other
+    r, s = (int.from_bytes(part, "big") for part in (signature[:half], signature[half:]))
+    _key(certificate).verify(encode_dss_signature(r, s), text.encode(), ec.ECDSA(SHA256()))
+
+
+def _key(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
+    key = certificate.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise TypeError("the certificate's key is of another kind")
+    return key
+
+
+def _chains(collateral: Collateral) -> list[list[x509.Certificate]]:
+    return [
+        x509.load_pem_x509_certificates(chain.encode())
+        for chain in (
+            collateral.tcb_info_issuer_chain,
+            collateral.qe_identity_issuer_chain,
+            collateral.pck_crl_issuer_chain,
+        )
+    ]
+
+
+def _ms(text: object) -> int:
+    if not isinstance(text, str):
+        raise TypeError("a date is no text")
+    return _stamp(datetime.fromisoformat(text))
+
+
+def _stamp(moment: datetime) -> int:
+    if moment.tzinfo is None:
+        raise ValueError("a date has no time zone")
+    return int(moment.timestamp()) * 1_000

@@ -1,0 +1,338 @@
+"""Collateral that is kept: when it is asked for again, what serves meanwhile, what never is."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.collateral.cache import CachedCollateral
+from orchestrator.collateral.facts import read_facts
+from orchestrator.errors import CollateralUnavailableError, EncodingError
+from orchestrator.evidence import Collateral
+from orchestrator.simulator import Simulator
+
+HOUR = 3_600_000
+DAY = 24 * HOUR
+NOW = 1_800_000_000_000
+
+
+class ScriptedSource:
+    """Gives what `make` makes, or says that it is away; counts how often it is asked."""
+
+    def __init__(self, make: Callable[[int], Collateral]) -> None:
+        self.make = make
+        self.is_away = False
+        self.asked = 0
+        self.is_closed = False
+
+    def collateral(self, quote: bytes, *, now: int) -> Collateral:
+        assert quote
+        self.asked += 1
+        if self.is_away:
+            raise CollateralUnavailableError("away")
+        return self.make(now)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Simulator:
+    return Simulator.create()
+
+
+@pytest.fixture(scope="module")
+def quote(simulator: Simulator) -> bytes:
+    return simulator.quote(bytes(64))
+
+
+@pytest.fixture
+def source(simulator: Simulator) -> ScriptedSource:
+    return ScriptedSource(lambda now: simulator.collateral(now=now))
+
+
+@pytest.fixture
+def alarms() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def cache(
+    tmp_path: Path, simulator: Simulator, source: ScriptedSource, alarms: list[str]
+) -> CachedCollateral:
+    return CachedCollateral(
+        source,
+        tmp_path / "cache",
+        roots=[simulator.root_certificate],
+        on_alarm=lambda code, _: alarms.append(code),
+    )
+
+
+def test_for_a_week_the_source_is_not_asked_again(
+    cache: CachedCollateral, source: ScriptedSource, quote: bytes
+) -> None:
+    first = cache.collateral(quote, now=NOW)
+
+    assert cache.collateral(quote, now=NOW + 7 * DAY - 1) == first
+    assert source.asked == 1
+
+    second = cache.collateral(quote, now=NOW + 7 * DAY)
+    assert source.asked == 2
+    assert read_facts(second).issued_at == NOW + 7 * DAY
+
+
+def test_with_a_third_of_its_life_left_it_is_asked_for_again(
+    cache: CachedCollateral, source: ScriptedSource, simulator: Simulator, quote: bytes
+) -> None:
+    source.make = lambda now: simulator.collateral(now=now, valid_for=3 * DAY)
+    cache.collateral(quote, now=NOW)
+
+    cache.collateral(quote, now=NOW + 2 * DAY - 1_000)
+    assert source.asked == 1
+
+    cache.collateral(quote, now=NOW + 2 * DAY)
+    assert source.asked == 2
+
+
+def test_the_newest_is_asked_for_however_fresh_what_is_held(
+    cache: CachedCollateral, source: ScriptedSource, quote: bytes
+) -> None:
+    cache.collateral(quote, now=NOW)
+
+    newest = cache.newest(quote, now=NOW + HOUR)
+
+    assert source.asked == 2
+    assert cache.collateral(quote, now=NOW + 2 * HOUR) == newest
+
+
+def test_while_the_source_is_away_what_is_held_serves_to_its_last_millisecond(
+    cache: CachedCollateral, source: ScriptedSource, quote: bytes, alarms: list[str]
+) -> None:
+    held = cache.collateral(quote, now=NOW)
+    source.is_away = True
+    end = read_facts(held).expires_at
+
+    assert cache.collateral(quote, now=end) == held
+    assert alarms == ["CollateralSourceAway"]
+    with pytest.raises(CollateralUnavailableError, match="away"):
+        cache.collateral(quote, now=end + 1)
+    assert cache.held(quote, now=end + 1) is None
+
+
+def test_what_is_not_yet_valid_is_not_served(
+    cache: CachedCollateral, source: ScriptedSource, quote: bytes
+) -> None:
+    """A clock that was set back finds what was fetched in its future."""
+    cache.collateral(quote, now=NOW)
+    source.is_away = True
+
+    with pytest.raises(CollateralUnavailableError):
+        cache.collateral(quote, now=NOW - 1)
+
+
+def test_without_anything_held_the_sources_error_is_told(
+    cache: CachedCollateral, source: ScriptedSource, quote: bytes, alarms: list[str]
+) -> None:
+    source.is_away = True
+
+    with pytest.raises(CollateralUnavailableError, match="away"):
+        cache.collateral(quote, now=NOW)
+    assert alarms == []
+
+
+def test_a_lower_evaluation_number_is_refused_and_told(
+    cache: CachedCollateral,
+    source: ScriptedSource,
+    simulator: Simulator,
+    quote: bytes,
+    alarms: list[str],
+) -> None:
+    newer = simulator.tcb_recovery(now=NOW)
+    source.make = lambda now: newer.collateral(now=now)
+    held = cache.collateral(quote, now=NOW)
+    source.make = lambda now: simulator.collateral(now=now)
+
+    assert cache.newest(quote, now=NOW + HOUR) == held
+
+    assert alarms == ["CollateralWentBack", "CollateralSourceAway"]
+    entry = cache.held(quote, now=NOW + HOUR)
+    assert entry is not None
+    assert (entry.facts.evaluation_number, entry.fetched_at) == (21, NOW)
+
+
+def test_it_does_not_go_back_once_what_was_held_has_ended(
+    cache: CachedCollateral,
+    source: ScriptedSource,
+    simulator: Simulator,
+    quote: bytes,
+    alarms: list[str],
+) -> None:
+    newer = simulator.tcb_recovery(now=NOW)
+    source.make = lambda now: newer.collateral(now=now, valid_for=DAY)
+    cache.collateral(quote, now=NOW)
+    source.make = lambda now: simulator.collateral(now=now)
+
+    with pytest.raises(CollateralUnavailableError, match=r"CollateralWentBack.* 20, and 21"):
+        cache.collateral(quote, now=NOW + 2 * DAY)
+    assert alarms == ["CollateralWentBack"]
+
+
+def test_what_no_allowed_root_signed_is_not_kept(
+    cache: CachedCollateral,
+    source: ScriptedSource,
+    quote: bytes,
+    alarms: list[str],
+    tmp_path: Path,
+) -> None:
+    """Else a stranger's high number would shut out all that comes later."""
+    honest, other = source.make, Simulator.create()
+    stranger = replace(other, platform=replace(other.platform, fmspc=b"SIM\0\0\0")).tcb_recovery(
+        now=0
+    )
+    source.make = lambda now: stranger.collateral(now=now)
+
+    with pytest.raises(CollateralUnavailableError, match="no allowed root"):
+        cache.collateral(quote, now=NOW)
+
+    assert alarms == ["CollateralNotSigned"]
+    assert not (tmp_path / "cache").exists()
+    source.make = honest
+    assert read_facts(cache.collateral(quote, now=NOW)).evaluation_number == 20
+
+
+def test_what_can_not_be_read_is_not_kept(
+    cache: CachedCollateral, source: ScriptedSource, quote: bytes, tmp_path: Path
+) -> None:
+    whole = source.make(NOW)
+    source.make = lambda _: replace(whole, tcb_info="{}")
+
+    with pytest.raises(CollateralUnavailableError, match="collateral"):
+        cache.collateral(quote, now=NOW)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"[" * 100_000,
+        b'{"fetched_at": 1}',
+        b'{"fetched_at": "soon", "collateral": "{}"}',
+        b'{"fetched_at": 1, "collateral": 5}',
+    ],
+)
+def test_a_damaged_file_is_replaced(
+    cache: CachedCollateral, source: ScriptedSource, quote: bytes, tmp_path: Path, damage: bytes
+) -> None:
+    cache.collateral(quote, now=NOW)
+    (path,) = (tmp_path / "cache").iterdir()
+    path.write_bytes(damage)
+
+    found = cache.collateral(quote, now=NOW)
+
+    assert source.asked == 2
+    assert cache.collateral(quote, now=NOW) == found
+    assert source.asked == 2
+
+
+def test_a_file_is_believed_for_its_signatures_alone(
+    cache: CachedCollateral, source: ScriptedSource, quote: bytes, tmp_path: Path
+) -> None:
+    cache.collateral(quote, now=NOW)
+    (path,) = (tmp_path / "cache").iterdir()
+    path.write_text(path.read_text().replace("UpToDate", "UpToNoGo"))
+    source.is_away = True
+
+    with pytest.raises(CollateralUnavailableError):
+        cache.collateral(quote, now=NOW)
+
+
+def test_another_process_finds_what_was_kept(
+    cache: CachedCollateral, simulator: Simulator, quote: bytes, tmp_path: Path
+) -> None:
+    kept = cache.collateral(quote, now=NOW)
+    absent = ScriptedSource(lambda _: pytest.fail("asked"))
+    other = CachedCollateral(absent, tmp_path / "cache", roots=[simulator.root_certificate])
+
+    assert other.collateral(quote, now=NOW + DAY) == kept
+    held = other.held(quote, now=NOW + DAY)
+    assert held is not None
+    assert held.age(now=NOW + DAY) == DAY
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
+    other.close()
+    assert absent.is_closed
+
+
+def test_each_kind_of_platform_has_its_own(
+    cache: CachedCollateral, source: ScriptedSource, simulator: Simulator, quote: bytes
+) -> None:
+    cache.collateral(quote, now=NOW)
+    other = replace(
+        simulator, platform=type(simulator.platform).create(simulator.authority, fmspc=b"OTHER!")
+    )
+    source.make = lambda now: other.collateral(now=now)
+
+    found = cache.collateral(other.quote(bytes(64)), now=NOW)
+
+    assert read_facts(found).kind.fmspc == b"OTHER!".hex().upper()
+    assert read_facts(cache.collateral(quote, now=NOW)).kind.fmspc == b"SIM\0\0\0".hex().upper()
+    assert source.asked == 2
+
+
+def test_a_folder_that_can_not_be_written_costs_the_cache_alone(
+    source: ScriptedSource, simulator: Simulator, quote: bytes, alarms: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "cache").write_text("no folder")
+    cache = CachedCollateral(
+        source,
+        tmp_path / "cache",
+        roots=[simulator.root_certificate],
+        on_alarm=lambda code, _: alarms.append(code),
+    )
+
+    assert read_facts(cache.collateral(quote, now=NOW)).issued_at == NOW
+    assert alarms == ["CollateralNotKept"]
+
+
+def test_a_write_that_fails_half_way_leaves_what_was_there(
+    cache: CachedCollateral, quote: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.collateral(quote, now=NOW)
+    (path,) = (tmp_path / "cache").iterdir()
+    before = path.read_bytes()
+
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    cache.newest(quote, now=NOW + HOUR)
+
+    assert [*(tmp_path / "cache").iterdir()] == [path]
+    assert path.read_bytes() == before
+
+
+def test_what_is_no_quote_is_bad_input(cache: CachedCollateral, source: ScriptedSource) -> None:
+    for ask in (cache.collateral, cache.newest, cache.held):
+        with pytest.raises(EncodingError):
+            ask(b"no quote", now=NOW)
+    assert source.asked == 0
+
+
+def test_alarms_are_logged_where_nobody_else_hears_them(
+    source: ScriptedSource,
+    simulator: Simulator,
+    quote: bytes,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cache = CachedCollateral(source, tmp_path / "cache", roots=[simulator.root_certificate])
+    cache.collateral(quote, now=NOW)
+    source.is_away = True
+
+    cache.newest(quote, now=NOW)
+
+    assert "ALARM: CollateralSourceAway" in caplog.text
