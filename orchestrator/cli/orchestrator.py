@@ -1,20 +1,24 @@
 """The orchestrator service: `orchestrator run|once`."""
 
 import time
-import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.access import SEND
+from orchestrator.cli.access import READ, SEND
 from orchestrator.cli.command import command
-from orchestrator.cli.output import Document
+from orchestrator.cli.costs import is_interactive
+from orchestrator.cli.duties import CombinedRoles, require_duty
+from orchestrator.cli.output import Document, to_json
 from orchestrator.cli.serving import serve_role, service_log
 from orchestrator.cli.session import Session
+from orchestrator.cli.tokens import read_tokens
 from orchestrator.cli.values import parse_account, parse_duration
 from orchestrator.cli.versions import program_version
-from orchestrator.errors import ConfigError, InputError
+from orchestrator.errors import ConfigError, InputError, RefusedError
+from orchestrator.models import Role, WorkerStatus
 
 if TYPE_CHECKING:
     from orchestrator.blobs.directory import DirectoryBlobStore
@@ -45,13 +49,12 @@ SETTINGS = (
     "orchestrator_batch_jobs",
 )
 ANY_OWNER = "any"
-MAX_TOKENS_BYTES = 1 << 20
 REQUESTS_PER_SECOND = 50.0
 REQUEST_BURST = 500
 
 
 @command(app, "run", settings=SETTINGS, group="orchestrator")
-def run(session: Session) -> None:
+def run(session: Session, allow_combined_roles: CombinedRoles = False) -> None:
     """Work until it is stopped (Ctrl-C or SIGTERM), and serve sealed results meanwhile."""
     import asyncio
 
@@ -66,7 +69,7 @@ def run(session: Session) -> None:
         trusted_proxies=settings.orchestrator_trusted_proxies,
     )
     require_usable(listen)
-    orchestrator, blobs, metrics = _build(session)
+    orchestrator, blobs, metrics = _build(session, allow_combined_roles)
     application = PeerRateLimit(
         service_app(orchestrator, blobs=blobs, metrics=metrics),
         per_second=REQUESTS_PER_SECOND,
@@ -88,19 +91,67 @@ def once(
     timeout: Annotated[
         str, typer.Option(metavar="DURATION", help="How long to work at most.")
     ] = "10m",
+    allow_combined_roles: CombinedRoles = False,
 ) -> None:
     """Do all that can be done now, and say what it came to."""
     import asyncio
 
     timeout_ms = parse_duration("timeout", timeout)
-    orchestrator, _, _ = _build(session)
+    orchestrator, _, _ = _build(session, allow_combined_roles)
     with service_log(), session.output.progress("Working"):
         summary = asyncio.run(orchestrator.run_once(timeout_ms / 1_000))
     session.output.result(_document(summary))
 
 
-def _build(
+@command(app, "trust", settings=(*READ, "orchestrator_folder"), group="orchestrator")
+def trust(
     session: Session,
+    worker: Annotated[int, typer.Argument(metavar="WORKER", min=1, max=2**32 - 1)],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it without being asked.")] = False,
+) -> None:
+    """
+    Believe a worker again that has signed two different things about one job.
+
+    It shows what the worker signed, and asks. It is refused while an orchestrator runs there.
+    """
+    from orchestrator.journal import Journal
+
+    path = session.settings.orchestrator_folder / "journal.db"
+    if not path.is_file():
+        raise InputError(f"folder {path.parent}: there is no journal of an orchestrator")
+    journal = Journal(
+        path, genesis_hash=session.chain.genesis_hash, contract=session.processor.contract
+    )
+    session.closing.callback(journal.close)
+    why = journal.distrusted().get(worker)
+    if why is None:
+        raise RefusedError("NotDistrusted", f"worker {worker} is not one that is believed no more")
+    evidence = to_json(journal.evidence(worker))
+    session.output.say(f"worker {worker} is believed no more: {why}; it signed: {evidence}")
+    if not yes:
+        if not is_interactive():
+            raise InputError("yes: there is no terminal to ask at; give --yes")
+        if not typer.confirm("Believe it again?", err=True):
+            raise RefusedError("NotConfirmed", "nothing was changed")
+    journal.trust(worker)
+    found = session.chain.read(session.processor.get_worker(worker))
+    if found is not None and found.status is WorkerStatus.SUSPENDED:
+        session.output.say(
+            f"it is suspended at the contract: phala-jobs workers reinstate {worker}"
+        )
+    session.output.result(
+        {
+            "worker": worker,
+            "believed": True,
+            "was": why,
+            "evidence": evidence,
+            "status": None if found is None else found.status.value,
+        }
+    )
+
+
+def _build(
+    session: Session, allow_combined_roles: bool
 ) -> "tuple[Orchestrator, DirectoryBlobStore, OrchestratorMetrics]":
     """The service with everything that the settings choose for it."""
     from orchestrator.blobs.directory import DirectoryBlobStore
@@ -124,7 +175,9 @@ def _build(
     )
     tokens = _Tokens(settings.orchestrator_tokens)
     processor, account = session.processor, session.signer
-    _require_operator(session)
+    require_duty(
+        session, Role.OPERATOR, never_with=Role.REGISTRAR, allow_combined=allow_combined_roles
+    )
     folder = ensure_private_directory(settings.orchestrator_folder)
     journal = Journal(
         folder / "journal.db", genesis_hash=session.chain.genesis_hash, contract=session.contract
@@ -146,27 +199,6 @@ def _build(
         on_event=metrics.observe,
     )
     return orchestrator, blobs, metrics
-
-
-def _require_operator(session: Session) -> None:
-    """
-    Without the role nothing could be recorded, and no job would tell why.
-
-    Raises:
-        RefusedError: The account does not have the role.
-    """
-    from orchestrator.encoding import to_ss58
-    from orchestrator.errors import RefusedError
-    from orchestrator.models import Role
-
-    account = session.signer.account_id
-    if not session.chain.read(session.processor.has_role(account, Role.OPERATOR)):
-        name = to_ss58(account)
-        raise RefusedError(
-            "MissingRole",
-            f"account {name} has no role Operator at this contract; the admin runs:"
-            f" phala-jobs roles grant {name} operator",
-        )
 
 
 def _owners(session: Session) -> frozenset[bytes] | None:
@@ -192,7 +224,7 @@ class _Tokens:
     """Makes the workers' clients, each with its token from the file."""
 
     def __init__(self, path: Path | None) -> None:
-        self._tokens: dict[str, str] = {} if path is None else _read_tokens(path)
+        self._tokens: Mapping[str, str] = {} if path is None else _read_tokens(path)
 
     def client(self, worker: "Worker") -> "WorkerClient":
         """The worker's client."""
@@ -203,25 +235,17 @@ class _Tokens:
         )
 
 
-def _read_tokens(path: Path) -> dict[str, str]:
+def _read_tokens(path: Path) -> Mapping[str, str]:
     """
     The tokens by worker id.
 
     Raises:
-        InputError: The file can't be read, others may read it, or it is of another
-            form; shows nothing of what it holds.
+        InputError: As `read_tokens`.
     """
-    from orchestrator.keystore.private_files import read_private_file
-
-    data = read_private_file(path, max_bytes=MAX_TOKENS_BYTES)
-    try:
-        found = tomllib.loads(data.decode("utf-8"))
-    except ValueError:
-        found = None  # the cause would quote a token
-    if found is None or not all(
-        key.isdecimal() and isinstance(value, str) for key, value in found.items()
-    ):
-        raise InputError(f'orchestrator.tokens {path}: must be TOML with lines such as 1 = "token"')
+    field, example = "orchestrator.tokens", '1 = "token"'
+    found = read_tokens(field, path, example=example)
+    if not all(key.isdecimal() for key in found):
+        raise InputError(f"{field} {path}: must be TOML with lines such as {example}")
     return found
 
 

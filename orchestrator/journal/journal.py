@@ -303,12 +303,18 @@ class Journal:
         return [_seen(row) for row in rows]
 
     def distrust(self, *, worker: WorkerId, code: str, evidence: object, at: int) -> bool:
-        """Take a worker off the trusted list for good; whether it was still on it."""
+        """Take a worker off the trusted list, until `trust`; whether it was still on it."""
         row = {"worker": worker, "code": code, "evidence": json.dumps(evidence), "at": at}
         row["suspended"] = 0
         with self._transaction() as connection:
             added = connection.execute(insert(DISTRUSTED).values(row).on_conflict_do_nothing())
         return added.rowcount == 1
+
+    def trust(self, worker: WorkerId) -> bool:
+        """Forget that a worker is no longer believed; whether it was so."""
+        with self._transaction() as connection:
+            removed = connection.execute(delete(DISTRUSTED).where(DISTRUSTED.c.worker == worker))
+        return removed.rowcount == 1
 
     def distrusted(self) -> dict[WorkerId, str]:
         """Return the workers that are no longer believed, and why."""

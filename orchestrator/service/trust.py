@@ -3,7 +3,7 @@ Which workers this orchestrator believes (protocol section 5, checks 3 and 5).
 
 The chain's trusted list is where it begins; an operator may narrow it. A worker that has signed
 two different things about one job is believed no more, whatever the chain says, until an operator
-removes it from the journal by hand.
+says otherwise (`phala-jobs orchestrator trust`).
 """
 
 from orchestrator.errors import ContractError

@@ -82,6 +82,8 @@ _READ_AGAIN = frozenset({"JobNotFound", "AlreadyAttested", "WrongStatus", "Deadl
 _ABOUT_THE_TOKEN = frozenset({401, 403})
 _NOT_THE_JOB = frozenset({"WrongMode", "MissingRole"})
 _MARKABLE = frozenset({AttestationStatus.VALID, AttestationStatus.WORKER_EXPIRED})
+# For ever: revoking is final. The contract lets the owner cancel such a job at once.
+_UNMARKABLE = frozenset({AttestationStatus.WORKER_REVOKED, AttestationStatus.MEASUREMENT_REVOKED})
 
 
 class Turns:
@@ -294,7 +296,10 @@ class Turns:
         first = self._trust.remember(seen)
         await self._check_kept(completion, worker, (first, seen), worker, None)  # 3 to 5.
         if recorded.status not in _MARKABLE:
-            raise RefusedError("AttestationNotValid", recorded.status.value)
+            why = recorded.status.value
+            if recorded.status in _UNMARKABLE:
+                why += ": it can't be marked any more, and its owner can cancel it"
+            raise RefusedError("AttestationNotValid", why)
         self._leave(open_job)
         settled = await self._settlement.settle(completion, job)
         return await self._after_settling(open_job, completion, worker_id, settled)

@@ -270,7 +270,7 @@ def test_time_of_signing_and_signature_are_no_conflict(changed: dict[str, object
     assert not statement().conflicts_with(statement(**changed))
 
 
-def test_distrust_is_for_good(journal: Journal) -> None:
+def test_distrust_lasts_until_somebody_says_otherwise(journal: Journal) -> None:
     assert journal.distrust(worker=2, code="Conflict", evidence=[{"a": 1}], at=5)
     assert not journal.distrust(worker=2, code="Other", evidence=[], at=6)
 
@@ -280,6 +280,9 @@ def test_distrust_is_for_good(journal: Journal) -> None:
     assert journal.unsuspended() == [2]
     journal.set_suspended(2)
     assert journal.unsuspended() == []
+    assert journal.trust(2)
+    assert journal.distrusted() == {}
+    assert not journal.trust(2)
 
 
 def test_old_closed_jobs_are_forgotten_with_all_about_them(journal: Journal) -> None:
