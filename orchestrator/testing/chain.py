@@ -103,16 +103,22 @@ def register_test_worker(
     registrar: Account,
     measurement: bytes,
     encryption_key: bytes | None = None,
-    endpoint: bytes = b"http://127.0.0.1:1",
+    endpoint: bytes | None = None,
+    evidence_hash: bytes = blake2b(b"no evidence", digest_size=32).digest(),
     valid_for: int = 86_400_000,
 ) -> WorkerId:
-    """Register a worker whose measurement is allowed, with an evidence hash of nothing at all."""
+    """
+    Register a worker whose measurement is allowed, with an evidence hash of nothing at all.
+
+    Its *endpoint* is its own unless it is given: of workers with one and the same, owners take the
+    newest.
+    """
     registration = WorkerRegistration(
         signing_key=signer.public_key,
         encryption_key=encryption_key or EncryptionKey.generate().public_key,
         measurement=measurement,
-        evidence_hash=blake2b(b"no evidence", digest_size=32).digest(),
-        endpoint=endpoint,
+        evidence_hash=evidence_hash,
+        endpoint=endpoint or b"http://127.0.0.1:1/" + signer.public_key.key.hex().encode(),
         valid_until=chain.now() + valid_for,
     )
     digest = registration_digest(

@@ -8,6 +8,7 @@ from orchestrator.chain import Chain
 from orchestrator.chain.processor import JobProcessor
 from orchestrator.crypto import EncryptionKey, OpenedJob, open_job, seal_result
 from orchestrator.encoding import (
+    blake2_256,
     decode_task_input,
     encode_failure,
     encode_output,
@@ -27,6 +28,7 @@ from orchestrator.models import (
     WorkerId,
 )
 from orchestrator.testing.chain import register_test_worker
+from orchestrator.testing.evidence import EvidenceMaker
 
 __all__ = ["LocalWorker"]
 
@@ -47,13 +49,19 @@ class LocalWorker:
         registrar: Account,
         measurement: bytes,
         blobs: BlobStore,
+        evidence: EvidenceMaker | None = None,
+        endpoint: bytes | None = None,
+        valid_for: int = 86_400_000,
     ) -> None:
+        """With *evidence* it is registered on a bundle for its keys, which is in *blobs* then."""
         self._chain = chain
         self._processor = processor
         self._key = EncryptionKey.generate()
         self._measurement = measurement
         self.signer = signer
         self.blobs = blobs
+        bundle = evidence(signer.public_key, self._key.public_key) if evidence else b""
+        self.evidence_hash = blobs.put(bundle) if bundle else blake2_256(bundle)
         self.worker: WorkerId = register_test_worker(
             chain,
             processor,
@@ -61,7 +69,15 @@ class LocalWorker:
             registrar=registrar,
             measurement=measurement,
             encryption_key=self._key.public_key,
+            evidence_hash=self.evidence_hash,
+            endpoint=endpoint,
+            valid_for=valid_for,
         )
+
+    @property
+    def encryption_key(self) -> bytes:
+        """Its public encryption key."""
+        return self._key.public_key
 
     def execute(self, job_id: JobId, run: Callable[[TaskInput], bytes]) -> Completion:
         """Open the job, run it, and return the signed statement about its sealed result."""
