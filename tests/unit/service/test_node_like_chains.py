@@ -193,7 +193,13 @@ async def test_a_chain_that_is_behind_what_was_read_is_trouble(world: World) -> 
     job_id = world.submit(world.add_worker())
     head = world.chain.finalized_head().number
 
-    await world.run(settings=replace(QUICK, from_block=head + 1), seconds=2)
+    stop = asyncio.Event()
+    with world.journal() as journal:
+        orchestrator = world.orchestrator(journal, settings=replace(QUICK, from_block=head + 1))
+        running = asyncio.create_task(orchestrator.run(stop))
+        await until(lambda: bool(world.heard(EventKind.CHAIN_ERROR)))
+        stop.set()
+        await running
 
     assert world.status(job_id) is JobStatus.SUBMITTED
     error = world.heard(EventKind.CHAIN_ERROR)[0]
