@@ -24,12 +24,20 @@ from orchestrator.evidence.policy import (
     TcbRules,
     TdxMeasurements,
 )
+from orchestrator.evidence.report_data import protocol_report_data
 from orchestrator.evidence.verdict import (
     EvidenceCheck,
     EvidenceError,
     EvidenceFinding,
     Verdict,
     VerifiedEvidence,
+)
+from orchestrator.evidence.verifier import (
+    ExpectedBinding,
+    IssuedChallenge,
+    KeyStanding,
+    examine_evidence,
+    verify_evidence,
 )
 
 __all__ = [
@@ -39,6 +47,9 @@ __all__ = [
     "EvidenceCheck",
     "EvidenceError",
     "EvidenceFinding",
+    "ExpectedBinding",
+    "IssuedChallenge",
+    "KeyStanding",
     "MeasurementSet",
     "Platforms",
     "Policy",
@@ -51,6 +62,9 @@ __all__ = [
     "dump_bundle",
     "dump_collateral_json",
     "evidence_hash",
+    "examine_evidence",
     "load_bundle",
     "load_collateral_json",
+    "protocol_report_data",
+    "verify_evidence",
 ]
