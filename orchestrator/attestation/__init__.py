@@ -13,7 +13,12 @@ from orchestrator.attestation.file import (
     is_accepted,
     verify_attestation_file,
 )
-from orchestrator.attestation.file_format import dump_attestation_file, load_attestation_file
+from orchestrator.attestation.file_format import (
+    attestation_document,
+    dump_attestation_file,
+    load_attestation_file,
+    read_attestation,
+)
 from orchestrator.attestation.result import ExpectedResult, verify_result
 from orchestrator.attestation.statement import (
     sign_statement,
@@ -33,10 +38,12 @@ __all__ = [
     "ExpectedResult",
     "JobView",
     "WorkerFacts",
+    "attestation_document",
     "attestation_file_of",
     "dump_attestation_file",
     "is_accepted",
     "load_attestation_file",
+    "read_attestation",
     "sign_statement",
     "statement_of",
     "verify_attestation_file",

@@ -18,7 +18,7 @@ from orchestrator.chain.runtime_types import compact
 from orchestrator.chain.scale import encode
 from orchestrator.errors import ChainMismatchError, ChainUnavailableError
 
-__all__ = ["Header", "Heads", "check_hashes", "parse_header"]
+__all__ = ["Header", "Heads", "check_hashes", "encode_header", "parse_header"]
 
 _FIRST_SECONDS = 10.0  # the node tells its heads at once when it is asked to
 _MOST_LOGS = 64
@@ -43,6 +43,16 @@ def parse_header(value: object) -> Header:
     Raises:
         ChainMismatchError: It is not a header.
     """
+    encoded = encode_header(value)
+    return Header(
+        number=_number(at_key(value, "number", "a header")),
+        hash=blake2b(encoded, digest_size=32).digest(),
+        parent=encoded[:32],
+    )
+
+
+def encode_header(value: object) -> bytes:
+    """Return the SCALE encoding of a header that a node sent; raises as `parse_header`."""
     what = "a header"
     number = _number(at_key(value, "number", what))
     parent, state, extrinsics = (
@@ -53,8 +63,7 @@ def parse_header(value: object) -> Header:
     if not isinstance(logs, list) or len(logs) > _MOST_LOGS:
         raise ChainMismatchError("the node sent a header of unknown form")
     encoded = parent + encode(compact, number) + state + extrinsics + encode(compact, len(logs))
-    encoded += b"".join(hex_bytes(log, what) for log in logs)
-    return Header(number=number, hash=blake2b(encoded, digest_size=32).digest(), parent=parent)
+    return encoded + b"".join(hex_bytes(log, what) for log in logs)
 
 
 def _number(text: object) -> int:

@@ -42,9 +42,11 @@ from orchestrator.chain.pallet_calls import (
     limited_deposit,
     upload_of,
 )
+from orchestrator.chain.proofs import read_proof
 from orchestrator.chain.refusals import refusal_of
 from orchestrator.chain.runtime import Call
 from orchestrator.chain.spending import SpendingLimits
+from orchestrator.chain.storage_keys import StorageProof
 from orchestrator.encoding import to_ss58
 from orchestrator.errors import (
     ChainError,
@@ -455,6 +457,23 @@ class SubstrateChain:
     def block_hash(self, number: int) -> bytes | None:
         """Return the hash of the finalized block of that number, `None` when there is none yet."""
         return self._blocks.hash_at(number)
+
+    def prove(
+        self, contract: bytes, cells: Sequence[bytes], *, number: int | None = None
+    ) -> StorageProof:
+        """
+        Return what proves the contract's record and *cells* (of ink!, by key) in a block's state.
+
+        The block is the finalized head, or the finalized one of that *number*.
+
+        Raises:
+            InputError: There is no such finalized block yet, or no such contract in it.
+            PrunedStateError: The node has no longer the state of that block.
+        """
+        block_hash = self._node.heads.finalized.hash if number is None else self.block_hash(number)
+        if block_hash is None:
+            raise InputError(f"block: there is no finalized block {number} yet")
+        return read_proof(self._node.rpc, contract, cells, block_hash)
 
 
 def _code_hash(code: bytes) -> bytes:
