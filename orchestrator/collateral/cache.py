@@ -30,7 +30,7 @@ from orchestrator.errors import CollateralUnavailableError, EncodingError
 from orchestrator.evidence import Collateral, dump_collateral_json, load_collateral_json
 from orchestrator.evidence.bundle import MAX_COLLATERAL_BYTES
 
-__all__ = ["CachedCollateral", "HeldCollateral"]
+__all__ = ["AlarmHook", "CachedCollateral", "HeldCollateral", "NewestCollateral"]
 
 _LOG: Final = logging.getLogger(__name__)
 REFRESH_AFTER_MS: Final = 7 * 86_400_000
@@ -191,3 +191,16 @@ class CachedCollateral:
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
             self._on_alarm("CollateralNotKept", f"{self._folder}: {error.strerror or error}")
+
+
+class NewestCollateral:
+    """The newest of a cache, however fresh what it holds: for whoever warns. It is not closed."""
+
+    def __init__(self, cache: CachedCollateral) -> None:
+        self._cache = cache
+
+    def collateral(self, quote: bytes, *, now: int) -> Collateral:
+        return self._cache.newest(quote, now=now)
+
+    def close(self) -> None:
+        """Leave the cache to whoever opened it."""

@@ -63,8 +63,10 @@ def platform_of(quote: bytes) -> PlatformKind:
         parsed = dcap_qvl.parse_quote(quote)
         tee = "tdx" if parsed.is_tdx() else "sgx"
         return PlatformKind(tee=tee, fmspc=parsed.fmspc().upper(), ca=parsed.ca())
-    except ValueError as error:
-        raise EncodingError(f"quote: {' '.join(str(error).split())}") from error
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic of the library is no `Exception`
+        raise EncodingError(f"quote: {' '.join(str(error).split())[:200]}") from error
 
 
 def read_facts(collateral: Collateral) -> CollateralFacts:

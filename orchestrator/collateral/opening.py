@@ -4,10 +4,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from orchestrator.collateral import CollateralSource
-from orchestrator.collateral.cache import AlarmHook, CachedCollateral
+from orchestrator.collateral.cache import AlarmHook, CachedCollateral, NewestCollateral
 from orchestrator.errors import ConfigError
 
-__all__ = ["open_collateral", "open_early_collateral"]
+__all__ = ["newest_of", "open_collateral", "open_early_collateral"]
 
 
 def open_collateral(
@@ -48,6 +48,11 @@ def open_early_collateral(text: str) -> CollateralSource | None:
     is_known = _is_url(text) or text.startswith("simulated:")
     source = _open(text, early=is_known)
     return source if is_known else None
+
+
+def newest_of(source: CollateralSource) -> CollateralSource:
+    """Return what asks *source* itself at each call, where a cache is before it."""
+    return NewestCollateral(source) if isinstance(source, CachedCollateral) else source
 
 
 def _is_url(text: str) -> bool:

@@ -1,0 +1,388 @@
+"""
+What will fail next, and when: so that everybody is warned before a worker is refused.
+
+Each worker's stored evidence is examined again, as a renewal would be, with the newest collateral
+and the policy of today: what refuses it now is told while the registration still holds. A renewal
+brings a new quote of the same machine, so what the stored one says of its TCB is what that one will
+say, until the machine is updated.
+
+Nothing here does I/O or reads a clock; `TrustWatch` in `trust_watch` does.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from orchestrator.collateral.facts import CollateralFacts, read_facts
+from orchestrator.encoding import blake2_256
+from orchestrator.errors import EncodingError
+from orchestrator.evidence import (
+    Collateral,
+    EvidenceBundle,
+    EvidenceFinding,
+    ExpectedBinding,
+    KeyStanding,
+    Policy,
+    Verdict,
+    dump_bundle,
+    examine_evidence,
+    load_bundle,
+)
+from orchestrator.models import Worker, WorkerStatus
+
+__all__ = [
+    "Failure",
+    "KnownWorker",
+    "TrustForecast",
+    "TrustLevel",
+    "WorkerForecast",
+    "forecast_trust",
+]
+
+NO_EVIDENCE: Final = blake2_256(b"")
+"""The evidence hash of a worker that was registered on its own word."""
+_SECOND: Final = 1_000  # what the dates of Intel are exact to
+
+
+class TrustLevel(Enum):
+    """How a worker's trust stands, from good to bad; `UNKNOWN` is what could not be told."""
+
+    FINE = "fine"
+    WARNING = "warning"
+    UNKNOWN = "unknown"
+    FAILS = "fails"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownWorker:
+    """
+    A worker of the contract and what could be found out about it.
+
+    `bundle` are the bytes whose hash is on the chain, `newest` is the newest collateral for its
+    platform, `early` what is published and not yet in effect. What is `None` is not to be had;
+    `trouble` says why.
+    """
+
+    worker: Worker
+    bundle: bytes | None
+    newest: Collateral | None
+    early: Collateral | None = None
+    is_measurement_revoked: bool = False
+    trouble: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """
+    Something that fails, or will.
+
+    `code` is a check's (`E05`), or `RegistrationEnds`, `CollateralEnds`, `TcbRecoveryAhead`,
+    `NoEvidence`, `MeasurementNotInPolicy`. `at` (ms) is when it begins, `None` when that day is not
+    known.
+    """
+
+    code: str
+    at: int | None
+    detail: str
+    hint: str = ""
+
+    def is_due(self, *, by: int) -> bool:
+        """Whether it has begun at *by* (ms)."""
+        return self.at is not None and self.at <= by
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerForecast:
+    """
+    What is to come for one worker; times in ms.
+
+    `failures` are in the order of their times, those without one last. `evaluation_number` is that
+    of the collateral that it was registered on, `newest_evaluation_number` the newest known for its
+    platform. `tcb_status` is by the newest collateral, `None` where that is refused before.
+    """
+
+    worker: Worker
+    level: TrustLevel
+    failures: tuple[Failure, ...] = ()
+    collateral_ends_at: int | None = None
+    tcb_status: str | None = None
+    evaluation_number: int | None = None
+    newest_evaluation_number: int | None = None
+    is_simulated: bool | None = None
+    unknown: str = ""
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether it can be trusted again at all: a revoked worker never is."""
+        return self.worker.status is not WorkerStatus.REVOKED
+
+    @property
+    def next_failure(self) -> Failure | None:
+        """What fails first."""
+        return next(iter(self.failures), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustForecast:
+    """All workers at one time; what fails up to *until* (ms) counts as failing."""
+
+    at: int
+    until: int
+    workers: tuple[WorkerForecast, ...]
+
+    @property
+    def level(self) -> TrustLevel:
+        """The worst of all."""
+        order = list(TrustLevel)
+        return max((one.level for one in self.watched), key=order.index, default=TrustLevel.FINE)
+
+    @property
+    def watched(self) -> tuple[WorkerForecast, ...]:
+        """All but the revoked ones."""
+        return tuple(one for one in self.workers if one.is_watched)
+
+    @property
+    def collateral_ends_at(self) -> int | None:
+        """When the first of the newest collateral ends."""
+        ends = (one.collateral_ends_at for one in self.watched)
+        return min((end for end in ends if end is not None), default=None)
+
+    @property
+    def evaluation_number(self) -> int | None:
+        """The lowest TCB evaluation number in use."""
+        numbers = (one.evaluation_number for one in self.watched)
+        return min((number for number in numbers if number is not None), default=None)
+
+    @property
+    def newest_evaluation_number(self) -> int | None:
+        """The newest known."""
+        numbers = (one.newest_evaluation_number for one in self.watched)
+        return max((number for number in numbers if number is not None), default=None)
+
+
+def forecast_trust(
+    workers: Sequence[KnownWorker],
+    *,
+    policy: Policy,
+    genesis_hash: bytes,
+    contract: bytes,
+    now: int,
+    window: int,
+) -> TrustForecast:
+    """
+    Return what will fail next for each worker; *now* and *window* in ms.
+
+    Does **not** say whether a worker is there and answers, nor what its machine has become since:
+    only new evidence can.
+    """
+    maker = _Maker(policy, genesis_hash=genesis_hash, contract=contract, now=now, window=window)
+    return TrustForecast(
+        at=now, until=now + window, workers=tuple(maker.forecast(known) for known in workers)
+    )
+
+
+class _Maker:
+    """Makes the forecast of each worker."""
+
+    def __init__(
+        self, policy: Policy, *, genesis_hash: bytes, contract: bytes, now: int, window: int
+    ) -> None:
+        self._policy = policy
+        self._genesis_hash = genesis_hash
+        self._contract = contract
+        self._now = now
+        self._until = now + window
+
+    def forecast(self, known: KnownWorker) -> WorkerForecast:
+        worker = known.worker
+        if worker.status is WorkerStatus.REVOKED:
+            return WorkerForecast(worker=worker, level=TrustLevel.FINE)
+        ends = _registration_ends(worker, self._now)
+        if worker.evidence_hash == NO_EVIDENCE:
+            none = Failure(
+                code="NoEvidence",
+                at=self._now,
+                detail="it was registered on its own word, without evidence",
+                hint="register it anew with a policy",
+            )
+            return self._judged(WorkerForecast(worker=worker, level=TrustLevel.FINE), [none, ends])
+        try:
+            return self._examined(known, ends)
+        except EncodingError as error:
+            return self._unknown(known, ends, str(error))
+
+    def _examined(self, known: KnownWorker, ends: Failure) -> WorkerForecast:
+        if known.bundle is None:
+            return self._unknown(known, ends, known.trouble or "its evidence is not to be had")
+        bundle = load_bundle(known.bundle)
+        in_use = None if bundle.collateral is None else read_facts(bundle.collateral)
+        if known.newest is None:
+            trouble = known.trouble or "no collateral is to be had for its platform"
+            return replace(
+                self._unknown(known, ends, trouble),
+                evaluation_number=None if in_use is None else in_use.evaluation_number,
+            )
+        newest = read_facts(known.newest)
+        early = None if known.early is None else read_facts(known.early)
+        numbers = [facts.evaluation_number for facts in (newest, early) if facts is not None]
+        failures = [ends]
+        verdict = self._examine(known, bundle, known.newest, now=self._now)
+        refusal = None if verdict is None else verdict.refused_by
+        if verdict is None:
+            failures.append(_not_in_policy(worker=known.worker, now=self._now))
+        elif refusal is not None:
+            failures.append(_refused(refusal, self._now))
+        else:
+            failures.append(self._next_refusal(known, bundle, known.newest, newest))
+            failures += self._ahead(known, bundle, early)
+        evidence = None if verdict is None else verdict.evidence
+        found = WorkerForecast(
+            worker=known.worker,
+            level=TrustLevel.FINE,
+            collateral_ends_at=newest.expires_at,
+            tcb_status=None if evidence is None else evidence.tcb_status,
+            evaluation_number=None if in_use is None else in_use.evaluation_number,
+            newest_evaluation_number=max(numbers),
+            is_simulated=None if evidence is None else evidence.is_simulated,
+        )
+        return self._judged(found, failures)
+
+    def _examine(
+        self, known: KnownWorker, bundle: EvidenceBundle, collateral: Collateral, *, now: int
+    ) -> Verdict | None:
+        """What a renewal's checks would come to; `None` when its set is not in the policy."""
+        worker = known.worker
+        same = tuple(
+            one for one in self._policy.measurements if one.measurement == worker.measurement
+        )
+        if not same:
+            return None  # a renewal can't change the measurement that the contract keeps
+        policy = replace(self._policy, measurements=same)
+        completed = replace(bundle, collateral=collateral, policy_hash=policy.policy_hash)
+        standing = KeyStanding(
+            worker=worker,
+            renews=worker.worker,
+            is_measurement_revoked=known.is_measurement_revoked,
+            is_renewal=True,
+        )
+        return examine_evidence(
+            dump_bundle(completed),
+            policy=policy,
+            now=now,
+            expected=ExpectedBinding(
+                genesis_hash=self._genesis_hash,
+                contract=self._contract,
+                signing_key=worker.signing_key,
+                encryption_key=worker.encryption_key,
+            ),
+            challenge=None,
+            standing=standing,
+        )
+
+    def _next_refusal(
+        self,
+        known: KnownWorker,
+        bundle: EvidenceBundle,
+        collateral: Collateral,
+        facts: CollateralFacts,
+    ) -> Failure:
+        """
+        When a renewal with this collateral is refused first, and by what.
+
+        Time alone makes evidence worse: a grace ends, collateral ends. So the first time is found
+        by halving.
+        """
+
+        def refusal_at(now: int) -> EvidenceFinding | None:
+            verdict = self._examine(known, bundle, collateral, now=now)
+            return None if verdict is None else verdict.refused_by
+
+        last = refusal_at(facts.expires_at)
+        if last is None:
+            return Failure(
+                code="CollateralEnds",
+                at=facts.expires_at + 1,
+                detail="the newest collateral ends; a renewal after that wants newer",
+                hint="is the collateral source in order? It gave nothing newer",
+            )
+        at, finding = _first_refusal(refusal_at, self._now, facts.expires_at, last)
+        return _refused(finding, at)
+
+    def _ahead(
+        self, known: KnownWorker, bundle: EvidenceBundle, early: CollateralFacts | None
+    ) -> list[Failure]:
+        """What is published, and refuses this worker once it is in effect."""
+        if known.early is None or early is None:
+            return []
+        verdict = self._examine(known, bundle, known.early, now=self._now)
+        refusal = None if verdict is None else verdict.refused_by
+        if refusal is None:
+            return []
+        return [
+            Failure(
+                code="TcbRecoveryAhead",
+                at=None,
+                detail=(
+                    f"TCB evaluation {early.evaluation_number} is published; once it is in effect,"
+                    f" {refusal.check.value} refuses: {refusal.detail}"
+                ),
+                hint=refusal.hint or "update the machine before",
+            )
+        ]
+
+    def _unknown(self, known: KnownWorker, ends: Failure, why: str) -> WorkerForecast:
+        found = WorkerForecast(worker=known.worker, level=TrustLevel.UNKNOWN, unknown=why)
+        return self._judged(found, [ends])
+
+    def _judged(self, found: WorkerForecast, failures: list[Failure]) -> WorkerForecast:
+        ordered = sorted(failures, key=lambda one: (one.at is None, one.at or 0))
+        if any(one.is_due(by=self._until) for one in ordered):
+            level = TrustLevel.FAILS
+        elif found.unknown:
+            level = TrustLevel.UNKNOWN
+        elif any(one.at is None for one in ordered):
+            level = TrustLevel.WARNING
+        else:
+            level = TrustLevel.FINE
+        return replace(found, failures=tuple(ordered), level=level)
+
+
+def _registration_ends(worker: Worker, now: int) -> Failure:
+    is_over = now > worker.valid_until
+    return Failure(
+        code="RegistrationEnds",
+        at=worker.valid_until + 1,  # it is trusted in the millisecond itself
+        detail="its registration has ended" if is_over else "its registration ends",
+        hint="renew it, or revoke it if it is gone" if is_over else "renew it before",
+    )
+
+
+def _not_in_policy(*, worker: Worker, now: int) -> Failure:
+    return Failure(
+        code="MeasurementNotInPolicy",
+        at=now,
+        detail=f"the policy has no measurement set 0x{worker.measurement.hex()}",
+        hint="rotate its keys to register it with another set, or let it end",
+    )
+
+
+def _refused(finding: EvidenceFinding, at: int) -> Failure:
+    return Failure(code=finding.check.value, at=at, detail=finding.detail, hint=finding.hint)
+
+
+def _first_refusal(
+    refusal_at: Callable[[int], EvidenceFinding | None],
+    accepted_at: int,
+    refused_at: int,
+    refusal: EvidenceFinding,
+) -> tuple[int, EvidenceFinding]:
+    """Halve until the second of the first refusal is known."""
+    while refused_at - accepted_at > _SECOND:
+        middle = (accepted_at + refused_at) // 2
+        finding = refusal_at(middle)
+        if finding is None:
+            accepted_at = middle
+        else:
+            refused_at, refusal = middle, finding
+    return refused_at, refusal
