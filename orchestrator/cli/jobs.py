@@ -14,6 +14,7 @@ from orchestrator.cli.output import Document, JsonValue, to_json
 from orchestrator.cli.results import show_output
 from orchestrator.cli.session import Session
 from orchestrator.cli.values import parse_duration, parse_task_parameters, read_input
+from orchestrator.cli.verdicts import evidence_document, evidence_words
 from orchestrator.errors import InsufficientFundsError, SpendingLimitError
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ OWNER = (
     "trusted_nodes",
     "accepted_worker_keys",
 )
-FETCH = (*OWNER, "blob_sources")
+EVIDENCE = ("policy", "evidence", "collateral", "blob_sources")
+SEAL = (*OWNER, *EVIDENCE)
+FETCH = (*OWNER, "policy", "evidence", "blob_sources")
 MAX_INPUT_BYTES = 16 << 20
 PANEL = "One's own jobs"
 
@@ -67,6 +70,9 @@ def submit(
     """
     Seal a file to workers and submit it.
 
+    With --policy only workers whose TEE evidence meets that file are sealed to; it is verified
+    here, and neither node nor registrar nor orchestrator is trusted with what is sealed. Without,
+    the node has to be trusted. (evidence fetch asks a worker with a challenge of one's own.)
     After a crash the same command finishes it; give --key to be safe always. With --wait the exit
     code tells how the job ended: 0 processed, 1 failed, cancelled or expired, 3 not ended yet.
     On a chain with money it costs a fee, and a deposit that comes back: the job's with purge, the
@@ -83,6 +89,7 @@ def submit(
     if dry_run:
         with session.output.progress("Sealing and asking what it costs"):
             cost = client.estimate(task_input, workers=worker or None, ttl_ms=ttl_ms).cost
+        session.say_verdicts()
         _show_cost(session, cost)
         return
     try:
@@ -93,8 +100,13 @@ def submit(
             error = explained(session, error, session.identity.account.account_id)
         kept = "the sealed job is kept: jobs --resume, or the same command again, sends it"
         raise type(error)(f"{error}; {kept}") from error
+    session.say_verdicts()
     session.say_paid(returned=f"; phala-jobs purge {job_id} and account release return it")
-    document: dict[str, JsonValue] = {"job_id": job_id, **session.paid_document()}
+    document: dict[str, JsonValue] = {
+        "job_id": job_id,
+        **session.paid_document(),
+        **session.verdicts_document(),
+    }
     if wait:
         document["status"] = _wait(session, job_id, timeout_ms, has_key=key is not None)
     session.output.result(document)
@@ -107,7 +119,9 @@ def _show_cost(session: Session, cost: "Cost | None") -> None:
     if cost is not None and cost.deposit > 0:
         words += "; purge and account release return the deposit"
     session.output.say(f"Nothing was sent. It {words}.")
-    session.output.result({"dry_run": True, **cost_document(cost, balance=balance)})
+    session.output.result(
+        {"dry_run": True, **cost_document(cost, balance=balance), **session.verdicts_document()}
+    )
 
 
 def _wait(session: Session, job_id: int, timeout_ms: int, *, has_key: bool) -> str:
@@ -252,7 +266,11 @@ def result(
         bool, typer.Option("--accept-revoked", help="Also by a worker that was revoked since.")
     ] = False,
 ) -> None:
-    """Fetch a job's sealed result, make every check, open it, and print or write it."""
+    """
+    Fetch a job's sealed result, make every check, open it, and print or write it.
+
+    With --policy the evidence of the key that signed has to meet that file at the time of signing.
+    """
     from orchestrator.client import JobFailedError
     from orchestrator.keystore.private_files import write_new_file
 
@@ -267,17 +285,17 @@ def result(
         write_new_file(sealed, opened.envelope)
     if save_attestation is not None:
         save_attestation_file(attestation_of(session, job), save_attestation)
-    show_output(
-        session,
-        opened.output,
-        output,
-        {
-            "job_id": job,
-            "worker": opened.worker.worker,
-            "result_hash": to_json(opened.completion.result_hash),
-            "units": opened.statement.units,
-        },
-    )
+    facts: dict[str, JsonValue] = {
+        "job_id": job,
+        "worker": opened.worker.worker,
+        "result_hash": to_json(opened.completion.result_hash),
+        "units": opened.statement.units,
+    }
+    if opened.evidence is not None:
+        session.output.say(f"worker {opened.worker.worker}: {evidence_words(opened.evidence)}")
+        if session.output.as_json:
+            facts["evidence"] = evidence_document(opened.evidence)
+    show_output(session, opened.output, output, facts)
 
 
 def _report_failures(session: Session, error: "JobFailedError") -> None:
@@ -325,8 +343,8 @@ def purge(session: Session, job: JobArgument) -> None:
 
 def declare(app: typer.Typer) -> None:
     """Add the commands to *app*."""
-    command(app, "submit", settings=OWNER, panel=PANEL)(submit)
-    command(app, "jobs", settings=OWNER, panel=PANEL)(list_jobs)
+    command(app, "submit", settings=SEAL, panel=PANEL)(submit)
+    command(app, "jobs", settings=SEAL, panel=PANEL)(list_jobs)
     command(app, "status", settings=READ, panel=PANEL)(status)
     command(app, "result", settings=FETCH, panel=PANEL)(result)
     command(app, "cancel", settings=OWNER, panel=PANEL)(cancel)

@@ -17,16 +17,21 @@ from orchestrator.config import LoadedSettings, OriginKind, Settings, option_nam
 from orchestrator.errors import ChainMismatchError, ConfigError, InsufficientFundsError
 
 if TYPE_CHECKING:
+    from orchestrator.blobs.directory import DirectoryBlobStore
     from orchestrator.blobs.http import HttpBlobStore
     from orchestrator.chain import Chain, ContractCall, Cursor, RawEvent, Receipt
     from orchestrator.chain.bundle import Bundle
     from orchestrator.chain.processor import ContractEvent, JobProcessor
     from orchestrator.chain.spending import SpendingLimits
     from orchestrator.client import JobClient
+    from orchestrator.collateral import CollateralSource
+    from orchestrator.evidence import Policy, Verdict
     from orchestrator.keystore import Identity
-    from orchestrator.models import Account, PublicKey
+    from orchestrator.models import Account, PublicKey, WorkerId
 
 T = TypeVar("T")
+
+MAX_POLICY_BYTES = 1 << 20
 
 
 class Session:
@@ -37,6 +42,7 @@ class Session:
         self.output = output
         self.closing = contextlib.ExitStack()
         self.paid = Paid()
+        self.verdicts: dict[WorkerId, Verdict] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -222,6 +228,10 @@ class Session:
             state_dir=self.settings.client,
             trusted_node=self.is_trusted_chain(chain_url),
             accepted_worker_keys=self._accepted_keys(),
+            policy=self.policy,
+            evidence=self.evidence_folder if self.policy is not None else None,
+            collateral=self.collateral if self.policy is not None else None,
+            on_verdict=lambda worker, verdict: self.verdicts.__setitem__(worker.worker, verdict),
             blob_sources=[self.blobs_at(url) for url in self.settings.blob_sources],
             worker_blobs=lambda worker: self.blobs_at(worker.endpoint.decode("utf-8", "replace")),
             bundle=self.bundle,
@@ -229,6 +239,60 @@ class Session:
         )
         self.closing.callback(client.close)
         return client
+
+    @functools.cached_property
+    def policy(self) -> "Policy | None":
+        """
+        The policy that the settings name, `None` when they name none.
+
+        Raises:
+            InputError: Its file can't be read, or is no policy.
+        """
+        path = self.settings.policy
+        if path is None:
+            return None
+        from orchestrator.cli.values import read_input
+        from orchestrator.evidence.policy_file import load_policy
+
+        return load_policy(read_input("policy", path.expanduser(), max_bytes=MAX_POLICY_BYTES))
+
+    @functools.cached_property
+    def evidence_folder(self) -> "DirectoryBlobStore":
+        """The folder where evidence bundles are kept, made when it is not there."""
+        from orchestrator.blobs.directory import DirectoryBlobStore
+
+        return DirectoryBlobStore(self.settings.evidence.expanduser())
+
+    @functools.cached_property
+    def collateral(self) -> "CollateralSource | None":
+        """Where what Intel says comes from, `None` when it is what workers' evidence holds."""
+        from orchestrator.collateral.opening import open_collateral
+
+        if self.settings.collateral is None:
+            return None
+        source = open_collateral(
+            self.settings.collateral,
+            cache_folder=self.settings.client.expanduser() / "collateral",
+            roots=[root.certificate for root in self.policy.roots] if self.policy else (),
+        )
+        self.closing.callback(source.close)
+        return source
+
+    def say_verdicts(self) -> None:
+        """Say what became of the evidence of workers that were to be sealed to."""
+        from orchestrator.cli.verdicts import verdict_words
+
+        for worker, verdict in sorted(self.verdicts.items()):
+            self.output.say(f"worker {worker}: {verdict_words(verdict)}")
+
+    def verdicts_document(self) -> Document:
+        """The same, whole, for JSON."""
+        from orchestrator.cli.verdicts import verdict_document
+
+        if not self.output.as_json or self.policy is None:
+            return {}
+        verdicts = sorted(self.verdicts.items())
+        return {"evidence": [{"worker": w, **verdict_document(verdict)} for w, verdict in verdicts]}
 
     def is_trusted_chain(self, chain_url: str) -> bool:
         """Whether the owner runs or trusts the node (protocol rule 1.5 b)."""

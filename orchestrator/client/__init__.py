@@ -6,10 +6,11 @@ every check of "an owner accepts" (protocol section 3.4).
 """
 
 from orchestrator.client.asynchronous import AsyncJobClient
+from orchestrator.client.blob_search import WorkerBlobs
 from orchestrator.client.entries import ListedJob, UnfinishedJob
 from orchestrator.client.job_client import JobClient
 from orchestrator.client.rebuild import RebuildProgress
-from orchestrator.client.results import JobFailedError, JobFailure, Result, WorkerBlobs
+from orchestrator.client.results import JobFailedError, JobFailure, Result
 from orchestrator.client.sealer import DEFAULT_TTL_MS, Submission
 from orchestrator.client.submitter import SubmitProgress
 from orchestrator.client.watch import WaitProgress

@@ -36,6 +36,7 @@ _FINAL_EVENTS = {
     "JobCancelled": JobStatus.CANCELLED,
     "JobExpired": JobStatus.EXPIRED,
 }
+_EVIDENCE_EVENTS = frozenset({"WorkerRegistered", "WorkerRenewed"})
 _JOB_EVENTS = frozenset({"AttestationRecorded", "JobPurged", *_FINAL_EVENTS})
 
 
@@ -179,6 +180,15 @@ class ChainView:
                 "WorkerNotTrusted",
                 f"worker {worker.worker} is registered until {worker.valid_until}, it is {latest}",
             )
+
+    def evidence_hashes(self, worker: WorkerId) -> Iterator[bytes]:
+        """What events say were the hashes of the worker's evidence, the last one first."""
+        hashes = [
+            _bytes(event, "evidence_hash")
+            for event in self._events(0)
+            if event.name in _EVIDENCE_EVENTS and _number(event, "worker") == worker
+        ]
+        yield from reversed(hashes)
 
     def heads(self, job_ids: Collection[JobId]) -> dict[JobId, JobHead]:
         """The heads of those of *job_ids* that exist; neighbours share a read."""

@@ -10,17 +10,21 @@ from typing import Self, TypeVar
 from orchestrator.blobs import BlobStore
 from orchestrator.chain import Chain, ContractCall, Estimate, Receipt
 from orchestrator.chain.bundle import Bundle
+from orchestrator.client.blob_search import WorkerBlobs
 from orchestrator.client.chain_view import ChainView
 from orchestrator.client.entries import ListedJob, UnfinishedJob
+from orchestrator.client.evidence import WorkerEvidence
 from orchestrator.client.job_list import JobList
 from orchestrator.client.rebuild import RebuildProgress, rebuild
 from orchestrator.client.recipients import Recipients
-from orchestrator.client.results import JobFailure, Result, Results, WorkerBlobs
+from orchestrator.client.results import JobFailure, Result, Results
 from orchestrator.client.sealer import DEFAULT_TTL_MS, Sealer, Submission
 from orchestrator.client.submitter import TRAPPED, SubmitProgress, Submitter
 from orchestrator.client.watch import WaitProgress, Watch
+from orchestrator.collateral import CollateralSource
 from orchestrator.crypto import OwnerSecret, SealedJob
 from orchestrator.errors import ContractError, ContractTrappedError
+from orchestrator.evidence import Policy, Verdict
 from orchestrator.models import (
     Account,
     JobHead,
@@ -29,6 +33,7 @@ from orchestrator.models import (
     JobStatus,
     PublicKey,
     TaskInput,
+    Worker,
     WorkerId,
 )
 
@@ -46,18 +51,27 @@ def _ignore(_receipt: Receipt[object]) -> None:
     """Nobody wants to know."""
 
 
+def _ignore_verdict(_worker: Worker, _verdict: Verdict) -> None:
+    """Nobody wants to know."""
+
+
 class JobClient:
     """
     An owner's jobs on one contract.
 
-    Reads come from *chain*, and with them the workers' keys: sealing needs *trusted_node*,
-    by which the owner says that the node is run or trusted by them (protocol rule 1.5 b).
+    With a *policy*, nothing is sealed to a worker, sent for one, or taken from one, whose TEE
+    evidence does not meet it; the evidence that the chain names is verified here, so that neither
+    node nor registrar nor orchestrator is trusted with confidentiality (protocol rule 1.5 a).
+    Bundles are kept in *evidence*; *collateral* has the newest that Intel says, else what bundles
+    hold counts; *on_verdict* is told what became of each worker's evidence when it was to be
+    sealed to. Without a policy the workers' keys are what *chain* says they are, and sealing needs
+    *trusted_node*, by which the owner says that the node is run or trusted by them (rule 1.5 b).
     *blob_sources* are asked for results in order, the orchestrator's first; *worker_blobs* gives
-    the store of the worker itself, asked last. With *accepted_worker_keys* (signing keys) nothing
-    is sealed to another worker, sent for one, or taken from one, whatever the contract says; that
-    a worker's encryption key is its own is still the node's word. *bundle* is the build that the
-    contract runs, when it is not the package's. *on_receipt* is told of every call that was
-    made, and what it cost.
+    the store of the worker itself, asked last (for evidence, first). With *accepted_worker_keys*
+    (signing keys) nothing is sealed to another worker, sent for one, or taken from one, whatever
+    the contract says; that alone leaves to the node which encryption key is a worker's. *bundle* is
+    the build that the contract runs, when it is not the package's. *on_receipt* is told of every
+    call that was made, and what it cost.
 
     An instance is used by the thread that made it (`AsyncJobClient` sees to that); any
     number of processes may work for one owner in one *state_dir*. The chain stays the caller's
@@ -76,6 +90,10 @@ class JobClient:
         blob_sources: Sequence[BlobStore] = (),
         worker_blobs: WorkerBlobs | None = None,
         accepted_worker_keys: Collection[PublicKey] | None = None,
+        policy: Policy | None = None,
+        evidence: BlobStore | None = None,
+        collateral: CollateralSource | None = None,
+        on_verdict: Callable[[Worker, Verdict], None] = _ignore_verdict,
         bundle: Bundle | None = None,
         on_receipt: Callable[[Receipt[object]], None] | None = None,
         clock: Callable[[], int] = _clock,
@@ -91,7 +109,6 @@ class JobClient:
         self._account = account
         self._on_receipt = on_receipt or _ignore
         self._secret = secret
-        self._trusted_node = trusted_node
         self._sleep = sleep
         self._list = JobList(
             state_dir,
@@ -100,7 +117,25 @@ class JobClient:
             owner=account.account_id,
         )
         self._view = ChainView(chain, contract, bundle, check_chain=self._list.check_chain)
-        self._recipients = Recipients(self._view, accepted_keys=accepted_worker_keys, clock=clock)
+        verifier = None
+        if policy is not None:
+            verifier = WorkerEvidence(
+                self._view,
+                policy=policy,
+                kept=evidence,
+                sources=blob_sources,
+                worker_blobs=worker_blobs,
+                collateral=collateral,
+                on_verdict=on_verdict,
+                clock=clock,
+            )
+        self._recipients = Recipients(
+            self._view,
+            accepted_keys=accepted_worker_keys,
+            evidence=verifier,
+            trusted_node=trusted_node,
+            clock=clock,
+        )
         self._submitter = Submitter(
             self._view,
             self._list,
@@ -119,6 +154,7 @@ class JobClient:
             sources=blob_sources,
             worker_blobs=worker_blobs,
             accepted_keys=accepted_worker_keys,
+            evidence=verifier,
         )
 
     def __enter__(self) -> Self:
@@ -147,9 +183,12 @@ class JobClient:
         Return *task*, sealed to trusted workers, after all checks of `submit`; nothing is sent.
 
         Raises:
-            ConfigError: The node was not said to be trusted.
+            ConfigError: There is no policy, and the node was not said to be trusted.
             InputError: The task is too large, or a time or a number outside its limits.
-            UntrustedWorkerError: A worker, or every worker, is not trusted or not accepted.
+            UntrustedWorkerError: A worker, or every worker, is not trusted or not accepted, or its
+                evidence does not meet the policy: the code is then the check's, `E01` to `E14`.
+            BlobError: A worker's evidence can't be had (now).
+            CollateralUnavailableError: There is no collateral for a worker's evidence now.
             ChainMismatchError: The contract is not for this chain, or of another version.
         """
         submission = Submission(task=task, workers=_tuple(workers), ttl_ms=ttl_ms)
@@ -296,7 +335,8 @@ class JobClient:
         1. The job is this owner's, and its payload the one that was submitted.
         2. The worker is one that the job was sealed to, has the key that signed, and is one that
            the owner accepts; neither it nor its measurement was revoked, unless the
-           caller accepts that.
+           caller accepts that. Under a policy its evidence meets that, at the time of signing:
+           evidence runs out, and what was signed before stays signed.
         3. The sealed bytes hash to the result hash that the chain recorded.
         4. The statement's signature is by that key, over this chain, contract, job and payload.
         5. The result's header names the same, and it opens with the owner's secret.
@@ -394,7 +434,6 @@ class JobClient:
             self._recipients,
             owner=self._account.account_id,
             secret=self._secret,
-            trusted_node=self._trusted_node,
         )
 
     def _end(self, call: ContractCall[None], job_id: JobId, status: JobStatus) -> None:

@@ -5,29 +5,27 @@ Everything is checked before a byte is shown: `Results` collects what the chain 
 fetches the sealed bytes, `attestation.verify_result` judges, `crypto.open_result` opens.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.attestation import ExpectedResult, verify_result
 from orchestrator.blobs import BlobStore
+from orchestrator.client.blob_search import BlobSearch, WorkerBlobs
 from orchestrator.client.chain_view import ChainView, JobHistory
+from orchestrator.client.evidence import WorkerEvidence
 from orchestrator.client.job_list import JobList
 from orchestrator.crypto import MAX_ENVELOPE, OwnerSecret, open_result, read_job_header
-from orchestrator.encoding import blake2_256, decode_failure, decode_output
+from orchestrator.encoding import decode_failure, decode_output
 from orchestrator.errors import (
-    BlobError,
-    BlobNotFoundError,
-    BlobUnavailableError,
-    DigestMismatchError,
     EncodingError,
     Error,
-    InputError,
     JobStateError,
     OpenError,
     RefusedError,
     StatementMismatchError,
     UntrustedWorkerError,
 )
+from orchestrator.evidence import VerifiedEvidence
 from orchestrator.models import (
     AttestationProof,
     Completion,
@@ -50,8 +48,6 @@ _NOT_OURS = (
     " the account: phala-jobs keys restore BACKUP"
 )
 
-WorkerBlobs = Callable[[Worker], BlobStore]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
@@ -59,7 +55,8 @@ class Result:
     A completed job's result, verified and opened.
 
     `completion` is the statement as recorded, with its signature; `statement` all that was
-    signed; `envelope` the sealed bytes that hash to `completion.result_hash`.
+    signed; `envelope` the sealed bytes that hash to `completion.result_hash`; `evidence`, under a
+    policy, what shows that the key that signed is one of a TEE that meets it.
     """
 
     job_id: JobId
@@ -68,6 +65,7 @@ class Result:
     completion: Completion
     statement: Statement
     envelope: bytes = field(repr=False)
+    evidence: VerifiedEvidence | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +111,17 @@ class _Record:
     job: Job | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """What a worker sent, verified and opened."""
+
+    worker: Worker
+    evidence: VerifiedEvidence | None
+    envelope: bytes
+    statement: Statement
+    plaintext: bytes = field(repr=False)
+
+
 def _without_result(record: _Record) -> str:
     job, status = f"job {record.job_id}", record.status.value
     if record.status.is_final:
@@ -133,13 +142,14 @@ class Results:
         sources: Sequence[BlobStore],
         worker_blobs: WorkerBlobs | None,
         accepted_keys: Collection[PublicKey] | None,
+        evidence: WorkerEvidence | None,
     ) -> None:
         self._view = view
         self._list = job_list
         self._owner = owner
         self._secret = secret
-        self._sources = tuple(sources)
-        self._worker_blobs = worker_blobs
+        self._search = BlobSearch([*sources, None], worker_blobs)
+        self._evidence = evidence
         self._accepted_keys = None if accepted_keys is None else frozenset(accepted_keys)
 
     def result(self, job_id: JobId, *, accept_revoked: bool) -> Result:
@@ -155,20 +165,19 @@ class Results:
             if record.status is JobStatus.FAILED:
                 raise JobFailedError(job_id, self._failures(record, accept_revoked=accept_revoked))
             raise JobStateError("WrongStatus", _without_result(record))
-        worker, envelope, statement, plaintext = self._open(
-            record, *record.completed, accept_revoked=accept_revoked
-        )
+        opened = self._open(record, *record.completed, accept_revoked=accept_revoked)
         try:
-            output = decode_output(plaintext)
+            output = decode_output(opened.plaintext)
         except EncodingError as error:
             raise RefusedError("ResultUnreadable", "the content is not an output") from error
         return Result(
             job_id=job_id,
             output=output,
-            worker=worker,
+            worker=opened.worker,
             completion=record.completed[1],
-            statement=statement,
-            envelope=envelope,
+            statement=opened.statement,
+            envelope=opened.envelope,
+            evidence=opened.evidence,
         )
 
     def failures(self, job_id: JobId, *, accept_revoked: bool) -> tuple[JobFailure, ...]:
@@ -186,10 +195,8 @@ class Results:
     ) -> JobFailure:
         code, message, trouble = None, None, None
         try:
-            _, _, _, plaintext = self._open(
-                record, worker, completion, accept_revoked=accept_revoked
-            )
-            code, message = decode_failure(plaintext)
+            opened = self._open(record, worker, completion, accept_revoked=accept_revoked)
+            code, message = decode_failure(opened.plaintext)
         except Error as error:
             # One report that can't be had does not hide the others.
             trouble = str(error)
@@ -199,10 +206,16 @@ class Results:
 
     def _open(
         self, record: _Record, worker_id: WorkerId, completion: Completion, *, accept_revoked: bool
-    ) -> tuple[Worker, bytes, Statement, bytes]:
+    ) -> _Opened:
         worker = self._view.worker(worker_id)
         self._require_worker(record, worker, completion, accept_revoked=accept_revoked)
-        envelope = self._fetch(completion.result_hash, worker)
+        evidence = None
+        if self._evidence is not None:
+            signed_at = completion.attestation_proof.issued_at
+            evidence = self._evidence.verify_signer(worker, at=signed_at)
+        envelope = self._search.get(
+            completion.result_hash, worker=worker, what="result", max_bytes=MAX_ENVELOPE
+        )
         statement = verify_result(
             envelope,
             expected=ExpectedResult(
@@ -220,7 +233,13 @@ class Results:
             if self._is_for_another_secret(record.job):
                 raise OpenError(_NOT_OURS) from None
             raise
-        return worker, envelope, statement, opened.plaintext
+        return _Opened(
+            worker=worker,
+            evidence=evidence,
+            envelope=envelope,
+            statement=statement,
+            plaintext=opened.plaintext,
+        )
 
     def _is_for_another_secret(self, job: Job | None) -> bool:
         """Whether the job as the owner sealed it, where the chain has it, is of another secret."""
@@ -256,43 +275,6 @@ class Results:
             raise UntrustedWorkerError(
                 "MeasurementRevoked", f"the measurement of worker {worker.worker} was revoked"
             )
-
-    def _fetch(self, digest: bytes, worker: Worker) -> bytes:
-        troubles: list[BlobError] = []
-        sources: list[BlobStore | None] = [*self._sources, None]
-        for source in sources:
-            try:
-                store = self._store_of(worker) if source is None else source
-                data = store.get(digest, max_bytes=MAX_ENVELOPE)
-                if blake2_256(data) != digest:
-                    raise DigestMismatchError(f"not the bytes that hash to {digest.hex()}")
-                return data
-            except BlobError as error:
-                troubles.append(error)
-        for trouble in troubles:
-            # One that could not be asked may still have it.
-            if isinstance(trouble, BlobUnavailableError):
-                raise BlobUnavailableError(f"result {digest.hex()}: {trouble}") from trouble
-        for trouble in troubles:
-            if not isinstance(trouble, BlobNotFoundError):
-                raise trouble
-        raise BlobNotFoundError(f"result {digest.hex()}: {self._nowhere(worker)}")
-
-    def _nowhere(self, worker: Worker) -> str:
-        count = len(self._sources)
-        if self._worker_blobs is not None:
-            return f"neither in {count} blob sources nor at worker {worker.worker}"
-        found = f"not in {count} blob sources" if count else "no blob source was given"
-        return f"{found}, and workers are not asked (worker_blobs)"
-
-    def _store_of(self, worker: Worker) -> BlobStore:
-        if self._worker_blobs is None:
-            raise BlobNotFoundError("workers are not asked")
-        try:
-            return self._worker_blobs(worker)
-        except (InputError, UnicodeDecodeError) as error:
-            # What is registered as the worker's address need not be one.
-            raise BlobNotFoundError(f"worker {worker.worker}: {error}") from error
 
     def _record(self, job_id: JobId) -> _Record:
         self._view.require_contract()

@@ -19,9 +19,9 @@ from orchestrator.chain import ContractCall, Receipt
 from orchestrator.client.chain_view import ChainView
 from orchestrator.client.entries import Entry, EntryState, NewEntry
 from orchestrator.client.job_list import JobList
-from orchestrator.client.recipients import Recipients
+from orchestrator.client.recipients import Recipient, Recipients
 from orchestrator.client.sealer import Sealer, Submission, plaintext_of
-from orchestrator.crypto import OwnerSecret
+from orchestrator.crypto import OwnerSecret, read_job_header
 from orchestrator.encoding import blake2_256, encode_cbor
 from orchestrator.errors import (
     ContractError,
@@ -318,18 +318,17 @@ class Submitter:
         1. The bytes in the list are those that were sealed.
         2. Each worker is still one to seal to. What is sent is public, also when the contract
            refuses it, and a worker is revoked because somebody else may have its key.
+        3. They are sealed to these workers' keys. What was sealed on a node's word may be sent
+           under a policy.
         """
-        refusals: dict[WorkerId, NotSentError | None] = {}
+        recipients: dict[WorkerId, Recipient | NotSentError] = {}
         sendable = []
         for index in group:
             entry = run.open_entries[index]
-            refusal = None
-            if blake2_256(entry.envelope) != entry.payload_hash:
-                refusal = NotSentError("PayloadMismatch", "the list's bytes were changed")
             for worker in entry.workers:
-                if worker not in refusals:
-                    refusals[worker] = self._distrust(worker)
-                refusal = refusal or refusals[worker]
+                if worker not in recipients:
+                    recipients[worker] = self._recipient(worker)
+            refusal = _why_not_sent(entry, [recipients[worker] for worker in entry.workers])
             if refusal is None:
                 sendable.append(index)
             else:
@@ -338,12 +337,13 @@ class Submitter:
                     self._list.mark_refused(entry.entry, refusal.variant)
         return sendable
 
-    def _distrust(self, worker: WorkerId) -> NotSentError | None:
+    def _recipient(self, worker: WorkerId) -> Recipient | NotSentError:
         try:
-            self._recipients.worker(worker)
+            return self._recipients.worker(worker)
         except UntrustedWorkerError as error:
-            return NotSentError(error.code, f"worker {worker} has lost its trust since the sealing")
-        return None
+            return NotSentError(
+                error.code, f"worker {worker} has lost its trust since the sealing: {error}"
+            )
 
     def _send(self, run: _Run, group: Sequence[int]) -> bool:
         """Send a group and say whether some of it has to wait for the next window."""
@@ -412,3 +412,19 @@ class Submitter:
     def _pause_seconds(self) -> float:
         twentieth = self._view.parameters().rate_window / 20_000
         return min(_LONGEST_PAUSE_SECONDS, max(_SHORTEST_PAUSE_SECONDS, twentieth))
+
+
+def _why_not_sent(
+    entry: Entry, recipients: Sequence[Recipient | NotSentError]
+) -> NotSentError | None:
+    if blake2_256(entry.envelope) != entry.payload_hash:
+        return NotSentError("PayloadMismatch", "the list's bytes were changed")
+    keys: list[bytes] = []
+    for recipient in recipients:
+        if isinstance(recipient, NotSentError):
+            return recipient
+        keys.append(recipient.encryption_key)
+    header = read_job_header(entry.envelope)
+    if header.recipients != (*keys, header.reply_key):
+        return NotSentError("KeyMismatch", "it is sealed to other keys than its workers have")
+    return None

@@ -192,7 +192,7 @@ def populate(world: World, chain: Chain, endpoint: str, *, salt: bytes = b"") ->
         salt=salt,
     )
     workers = {}
-    for _ in range(2):
+    for number in (1, 2):
         secrets = WorkerSecrets(
             signer=EcdsaSigner.generate(), encryption_key=EncryptionKey.generate()
         )
@@ -203,7 +203,7 @@ def populate(world: World, chain: Chain, endpoint: str, *, salt: bytes = b"") ->
             registrar=ADMIN,
             measurement=MEASUREMENT,
             encryption_key=secrets.encryption_key.public_key,
-            endpoint=endpoint.encode(),
+            endpoint=f"{endpoint}/{number}".encode(),
             valid_for=7 * 86_400_000,
         )
         workers[worker] = secrets

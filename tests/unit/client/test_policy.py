@@ -1,0 +1,549 @@
+"""Sealing under a policy (protocol rule 1.5 a): every refusal has sealed and sent nothing."""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.client import AsyncJobClient, Submission
+from orchestrator.collateral import CollateralSource
+from orchestrator.crypto import read_job_header
+from orchestrator.encoding import registration_digest
+from orchestrator.errors import (
+    BlobNotFoundError,
+    BlobUnavailableError,
+    CollateralUnavailableError,
+    ConfigError,
+    DigestMismatchError,
+    NotSentError,
+    RefusedError,
+    UntrustedWorkerError,
+)
+from orchestrator.evidence import (
+    MAX_BUNDLE_BYTES,
+    Collateral,
+    Policy,
+    TcbRules,
+    dump_bundle,
+    load_bundle,
+)
+from orchestrator.models import TaskInput, WorkerRegistration
+from orchestrator.simulator import Guest, Simulator
+from orchestrator.testing.chain import FixedClock
+from orchestrator.testing.local_worker import LocalWorker
+from orchestrator.testing.owner_world import ADMIN, World
+
+from .policy_world import DAY, NoBlobs, PolicyWorld
+
+
+@pytest.fixture(scope="session")
+def simulator() -> Simulator:
+    return Simulator.create()
+
+
+@pytest.fixture
+def owner(world: World, simulator: Simulator) -> PolicyWorld:
+    return PolicyWorld(world=world, simulator=simulator)
+
+
+class StaleSource:
+    """Collateral made up front, or none."""
+
+    def __init__(self, answer: Collateral | None) -> None:
+        self.answer = answer
+
+    def collateral(self, quote: bytes, *, now: int) -> Collateral:
+        del quote, now
+        if self.answer is None:
+            raise CollateralUnavailableError
+        return self.answer
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _refused(owner: PolicyWorld, task: TaskInput, worker: int, code: str, **changes: Any) -> str:  # noqa: ANN401 - those of JobClient
+    client = owner.client(**changes)
+    with pytest.raises(UntrustedWorkerError) as refused:
+        client.submit(task, workers=[worker])
+    assert refused.value.code == code
+    assert f"worker {worker}" in str(refused.value)
+    owner.nothing_happened(client)
+    return str(refused.value)
+
+
+class TestSealing:
+    def test_the_key_sealed_to_is_that_of_the_evidence(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        """The node is not trusted, and the job runs through to its result."""
+        worker = owner.worker()
+        client = owner.client()
+
+        job_id = client.submit(task, workers=[worker.worker])
+        owner.world.process(job_id, owner.world.workers.index(worker))
+        result = client.result(job_id)
+
+        sealed = client.seal(task, workers=[worker.worker])
+        bundle = load_bundle(owner.world.blobs.get(worker.evidence_hash, max_bytes=1 << 20))
+        assert sealed.header.recipients[0] == bundle.encryption_key == worker.encryption_key
+        assert result.output == b"SECRET WORDS"
+        assert result.evidence is not None
+        assert result.evidence.is_simulated
+        assert result.evidence.bundle.signing_key == worker.signer.public_key
+
+    def test_what_was_found_is_told_and_the_bundle_kept(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        worker = owner.worker()
+
+        owner.client().submit(task, workers=[worker.worker])
+
+        told = {number: verdict.evidence for number, verdict in owner.told}
+        assert list(told) == [worker.worker]
+        assert told[worker.worker] is not None
+        assert owner.kept.has(worker.evidence_hash)
+
+    def test_without_policy_the_node_has_to_be_trusted(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        worker = owner.worker()
+        client = owner.client(policy=None)
+
+        with pytest.raises(ConfigError, match=r"^trusted_node: "):
+            client.submit(task, workers=[worker.worker])
+        owner.nothing_happened(client)
+
+    def test_trusting_the_node_does_not_replace_evidence(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        """With a policy configured, rule (a) is required."""
+        _refused(owner, task, 1, "NoEvidence", trusted_node=True)
+
+    def test_a_key_that_the_node_made_up_is_not_sealed_to(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        worker = owner.worker()
+        theirs = owner.world.workers[0].encryption_key
+        owner.world.chain.answers["get_worker"] = lambda row: replace(row, encryption_key=theirs)
+
+        _refused(owner, task, worker.worker, "E12")
+
+    def test_evidence_for_another_contract_is_refused(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        worker = owner.worker(
+            damage=lambda data: dump_bundle(replace(load_bundle(data), contract=bytes(32)))
+        )
+
+        _refused(owner, task, worker.worker, "E12")
+
+    @pytest.mark.parametrize(
+        ("code", "change"),
+        [
+            ("E02", lambda policy: replace(policy, roots=())),
+            ("E05", lambda policy: replace(policy, tcb=TcbRules(statuses=frozenset()))),
+            (
+                "E07",
+                lambda policy: replace(
+                    policy, tcb=replace(policy.tcb, minimum_evaluation_number=1_000)
+                ),
+            ),
+            ("E09", lambda policy: replace(policy, measurements=())),
+            ("E10", lambda policy: replace(policy, required_events=frozenset({"no such event"}))),
+        ],
+    )
+    def test_a_named_worker_is_refused_by_name_and_code(
+        self,
+        owner: PolicyWorld,
+        task: TaskInput,
+        code: str,
+        change: Callable[[Policy], Policy],
+    ) -> None:
+        worker = owner.worker()
+
+        _refused(owner, task, worker.worker, code, policy=change(owner.policy))
+
+    def test_an_empty_policy_allows_nobody(self, owner: PolicyWorld, task: TaskInput) -> None:
+        worker = owner.worker()
+        client = owner.client(policy=Policy(policy_hash=bytes(32)))
+
+        with pytest.raises(UntrustedWorkerError):
+            client.submit(task, workers=[worker.worker])
+        owner.nothing_happened(client)
+
+    def test_another_root_is_refused(self, owner: PolicyWorld, task: TaskInput) -> None:
+        """Simulated evidence is accepted by a policy that names its root, and no other."""
+        worker = owner.worker(simulator=replace(Simulator.create(), guest=owner.simulator.guest))
+
+        _refused(owner, task, worker.worker, "E02")
+
+    def test_a_platform_that_fell_behind_is_refused_by_newest_collateral(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        """The bundle was made before the recovery; an owner with a source of collateral knows."""
+        worker = owner.worker()
+        behind = owner.simulator.tcb_recovery(now=owner.world.clock.now)
+        newest: CollateralSource = StaleSource(behind.collateral(now=owner.world.clock.now))
+
+        owner.client().seal(task, workers=[worker.worker])
+        _refused(owner, task, worker.worker, "E05", collateral=newest)
+
+    def test_without_the_collateral_that_was_asked_for_nothing_is_sealed(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        worker = owner.worker()
+        client = owner.client(collateral=StaleSource(None))
+
+        with pytest.raises(CollateralUnavailableError):
+            client.submit(task, workers=[worker.worker])
+        owner.nothing_happened(client)
+
+    def test_a_revoked_worker_is_refused(self, owner: PolicyWorld, task: TaskInput) -> None:
+        worker = owner.worker()
+        revoke = owner.world.processor.revoke_worker(worker.worker, bytes(32))
+        owner.world.chain.inside.call(revoke, signer=ADMIN)
+
+        _refused(owner, task, worker.worker, "WorkerNotTrusted")
+
+
+class TestFetching:
+    def test_the_owners_folder_is_asked_first(self, owner: PolicyWorld, task: TaskInput) -> None:
+        worker, nowhere = owner.worker(), NoBlobs()
+        owner.kept.put(owner.world.blobs.get(worker.evidence_hash, max_bytes=1 << 20))
+
+        client = owner.client(blob_sources=[nowhere], worker_blobs=lambda _: nowhere)
+        client.submit(task, workers=[worker.worker])
+
+        assert nowhere.asked == 0
+
+    def test_then_the_worker_then_the_sources(self, owner: PolicyWorld, task: TaskInput) -> None:
+        worker, asked = owner.worker(), NoBlobs()
+
+        client = owner.client(worker_blobs=lambda _: owner.world.blobs, blob_sources=[asked])
+        client.submit(task, workers=[worker.worker])
+
+        assert asked.asked == 0
+
+    def test_evidence_that_nobody_has_refuses_nothing_for_good(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        worker = owner.worker()
+        client = owner.client(blob_sources=[NoBlobs()])
+
+        with pytest.raises(BlobNotFoundError, match=f"evidence of worker {worker.worker} "):
+            client.submit(task, workers=[worker.worker])
+        owner.nothing_happened(client)
+
+        with pytest.raises(BlobUnavailableError, match="no worker to seal to"):
+            client.submit(task)
+        owner.nothing_happened(client)
+
+    def test_other_bytes_are_refused(self, owner: PolicyWorld, task: TaskInput) -> None:
+        worker = owner.worker()
+        other = owner.world.blobs.get(owner.worker().evidence_hash, max_bytes=1 << 20)
+
+        class Lying(NoBlobs):
+            def get(self, digest: bytes, *, max_bytes: int) -> bytes:
+                del digest
+                assert max_bytes == MAX_BUNDLE_BYTES
+                return other
+
+        client = owner.client(blob_sources=[Lying()])
+
+        with pytest.raises(DigestMismatchError):
+            client.submit(task, workers=[worker.worker])
+        owner.nothing_happened(client)
+        assert not owner.kept.has(worker.evidence_hash)
+
+
+class TestChoice:
+    def test_a_refused_worker_is_skipped(self, owner: PolicyWorld, task: TaskInput) -> None:
+        """Two have no evidence, one that of another application, one the right one."""
+        owner.worker(simulator=replace(owner.simulator, guest=Guest(compose=b"another: app")))
+        good = owner.worker()
+        client = owner.client()
+
+        client.submit_many([Submission(task=task)] * 8)
+
+        assert {job.workers for job in client.jobs()} == {(good.worker,)}
+
+    def test_when_none_is_left_each_worker_is_named_with_its_check(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        other = owner.worker(simulator=replace(owner.simulator, guest=Guest(mrtd=b"\xff" * 48)))
+        client = owner.client()
+
+        with pytest.raises(UntrustedWorkerError) as refused:
+            client.submit(task)
+
+        message = str(refused.value)
+        assert refused.value.code == "WorkerNotTrusted"
+        assert "NoEvidence: worker 1 " in message
+        assert "NoEvidence: worker 2 " in message
+        assert f"E09: the evidence of worker {other.worker} " in message
+        owner.nothing_happened(client)
+
+    def test_of_one_endpoint_only_the_newest_is_chosen(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        """A worker that made itself new keys goes on serving jobs for the old ones."""
+        older = owner.worker(endpoint=b"https://worker.example.org")
+        newer = owner.worker(endpoint=b"https://worker.example.org")
+        client = owner.client()
+
+        client.submit_many([Submission(task=task)] * 8)
+        named = client.submit(task, workers=[older.worker])
+
+        jobs = {job.job_id: job.workers for job in client.jobs()}
+        assert jobs.pop(named) == (older.worker,)
+        assert set(jobs.values()) == {(newer.worker,)}
+
+    def test_of_one_endpoint_the_newest_is_chosen_without_a_policy_too(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        newest = [owner.worker(endpoint=b"https://worker.example.org") for _ in range(3)][-1]
+        for worker in (1, 2):
+            suspend = owner.world.processor.suspend_worker(worker)
+            owner.world.chain.inside.call(suspend, signer=ADMIN)
+        client = owner.client(policy=None, trusted_node=True)
+
+        client.submit_many([Submission(task=task)] * 8)
+
+        assert {job.workers for job in client.jobs()} == {(newest.worker,)}
+
+    def test_when_the_newest_lost_its_trust_the_older_serves(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        older, newer = (owner.worker(endpoint=b"https://worker.example.org") for _ in range(2))
+        revoke = owner.world.processor.revoke_worker(newer.worker, bytes(32))
+        owner.world.chain.inside.call(revoke, signer=ADMIN)
+        client = owner.client()
+
+        client.submit(task)
+
+        assert client.jobs()[0].workers == (older.worker,)
+
+
+class Ticking(FixedClock):
+    """A clock that goes on by a millisecond whenever somebody looks."""
+
+    def __call__(self) -> int:
+        self.now += 1
+        return self.now
+
+
+class TestTime:
+    @pytest.mark.parametrize("runs_out", ["registration", "evidence"])
+    @pytest.mark.parametrize("ahead", ["own clock", "chain"])
+    def test_the_last_millisecond_seals_and_the_next_does_not(
+        self, owner: PolicyWorld, task: TaskInput, runs_out: str, ahead: str
+    ) -> None:
+        """Whichever clock is ahead counts, for the registration as for the evidence."""
+        lengths = {"registration": (DAY, 30 * DAY), "evidence": (30 * DAY, DAY)}[runs_out]
+        worker = owner.worker(valid_for=lengths[0], collateral_for=lengths[1])
+        end = owner.world.clock.now + DAY
+        own = FixedClock(owner.world.clock.now)
+        client = owner.client(clock=own)
+        behind = owner.world.clock if ahead == "chain" else own
+
+        behind.now = end
+        sealed = client.seal(task, workers=[worker.worker])
+        behind.now = end + 1
+        with pytest.raises(UntrustedWorkerError) as refused:
+            client.submit(task, workers=[worker.worker])
+
+        assert sealed.envelope
+        assert (
+            refused.value.code == {"registration": "WorkerNotTrusted", "evidence": "E03"}[runs_out]
+        )
+        owner.nothing_happened(client)
+
+    @pytest.mark.parametrize("lengths", [(1_000, 30 * DAY), (30 * DAY, 1_000)])
+    @pytest.mark.parametrize("named", [True, False])
+    def test_a_long_run_seals_nothing_after_the_end(
+        self, owner: PolicyWorld, task: TaskInput, lengths: tuple[int, int], named: bool
+    ) -> None:
+        """The client remembers what it verified, and no longer than it holds."""
+        worker = owner.worker(valid_for=lengths[0], collateral_for=lengths[1])
+        for number in (1, 2):
+            suspend = owner.world.processor.suspend_worker(number)
+            owner.world.chain.inside.call(suspend, signer=ADMIN)
+        clock = Ticking(owner.world.clock.now)
+        client = owner.client(clock=clock)
+        workers = (worker.worker,) if named else None
+
+        with pytest.raises(UntrustedWorkerError):
+            client.submit_many([Submission(task=task, workers=workers)] * 1_000)
+
+        assert clock.now > owner.world.clock.now + 1_000
+        owner.nothing_happened(client)
+
+    def test_what_was_sealed_in_time_is_not_sent_after_it(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        worker = owner.worker(valid_for=30 * DAY, collateral_for=DAY)
+        client = owner.client()
+        steps = client.submit_steps([Submission(task=task, workers=(worker.worker,))])
+        owner.world.chain.faults = ["before"]
+        with pytest.raises(Exception, match="reached"):
+            next(steps)
+        owner.world.clock.advance(DAY + 1)
+
+        (outcome,) = client.resume()
+
+        assert isinstance(outcome, NotSentError)
+        assert outcome.variant == "E03"
+        assert owner.world.job_count() == 0
+        assert owner.world.chain.sent == 0
+
+    def test_what_was_sealed_to_another_key_on_a_nodes_word_is_not_sent_under_a_policy(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        worker = owner.worker()
+        theirs = owner.world.workers[0].encryption_key
+        owner.world.chain.answers["get_worker"] = lambda row: replace(row, encryption_key=theirs)
+        owner.world.chain.faults = ["before"]
+        believing = owner.client(policy=None, trusted_node=True)
+        with pytest.raises(Exception, match="reached"):
+            believing.submit(task, workers=[worker.worker])
+        owner.world.chain.answers.clear()
+
+        (outcome,) = owner.client().resume()
+
+        assert isinstance(outcome, NotSentError)
+        assert outcome.variant == "KeyMismatch"
+        assert owner.world.chain.sent == 0
+
+
+def _renew(owner: PolicyWorld, worker: LocalWorker) -> None:
+    """Renew the worker on new evidence, with collateral of now."""
+    world = owner.world
+    bundle = owner.bundle(owner.simulator, worker.signer.public_key, worker.encryption_key)
+    row = world.chain.inside.read(world.processor.get_worker(worker.worker))
+    assert row is not None
+    valid_until = world.clock.now + DAY
+    digest = registration_digest(
+        WorkerRegistration(
+            signing_key=row.signing_key,
+            encryption_key=row.encryption_key,
+            measurement=row.measurement,
+            evidence_hash=world.blobs.put(bundle),
+            endpoint=row.endpoint,
+            valid_until=valid_until,
+        ),
+        genesis_hash=world.chain.inside.genesis_hash,
+        contract=world.processor.contract,
+    )
+    renew = world.processor.renew_worker(
+        worker.worker, world.blobs.put(bundle), valid_until, worker.signer.sign(digest)
+    )
+    world.chain.inside.call(renew, signer=ADMIN)
+
+
+class TestResults:
+    def _processed(self, owner: PolicyWorld, task: TaskInput, **worker: Any) -> tuple[int, int]:  # noqa: ANN401 - those of PolicyWorld.worker
+        made = owner.worker(**worker)
+        job_id = owner.client().submit(task, workers=[made.worker])
+        owner.world.process(job_id, owner.world.workers.index(made))
+        return job_id, made.worker
+
+    def test_evidence_that_ran_out_since_still_shows_who_signed(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        job_id, _ = self._processed(owner, task, collateral_for=DAY)
+        owner.world.clock.advance(40 * DAY)
+
+        result = owner.client().result(job_id)
+
+        assert result.output == b"SECRET WORDS"
+        assert result.evidence is not None
+        assert result.evidence.verified_at == result.statement.issued_at
+
+    def test_evidence_that_was_renewed_since_does_too(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        """The bundle that the chain names now was made after the statement."""
+        job_id, worker = self._processed(owner, task, valid_for=2 * DAY, collateral_for=2 * DAY)
+        owner.world.clock.advance(DAY + 1)
+        _renew(owner, owner.world.workers[worker - 1])
+
+        soon = owner.client().result(job_id)
+        owner.world.clock.advance(60 * DAY)
+        late = owner.client().result(job_id)
+
+        assert soon.evidence is not None
+        assert soon.evidence.verified_at == owner.world.clock.now - 60 * DAY
+        assert late.evidence is not None
+        assert late.evidence.verified_at == late.statement.issued_at
+        assert late.evidence.evidence_hash != soon.evidence.evidence_hash
+
+    def test_a_key_without_accepted_evidence_signs_nothing_that_is_shown(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        job_id, _ = self._processed(owner, task)
+        strict = owner.client(policy=replace(owner.policy, measurements=()))
+
+        with pytest.raises(RefusedError) as refused:
+            strict.result(job_id)
+
+        assert refused.value.code == "E09"
+        assert "SECRET WORDS" not in str(refused.value)
+
+    def test_a_worker_on_its_own_word_signs_nothing_that_is_shown(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        job_id = owner.client(policy=None, trusted_node=True).submit(task, workers=[1])
+        owner.world.process(job_id)
+
+        with pytest.raises(RefusedError) as refused:
+            owner.client().result(job_id)
+
+        assert refused.value.code == "NoEvidence"
+
+    def test_a_report_of_a_failure_is_held_to_the_same(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        worker = owner.worker()
+        client = owner.client()
+        job_id = client.submit(task, workers=[worker.worker])
+        owner.world.record(worker.fail(job_id, "TaskFailed", "why"))
+
+        (shown,) = client.failures(job_id)
+        strict = owner.client(policy=replace(owner.policy, measurements=()))
+        (hidden,) = strict.failures(job_id)
+
+        assert (shown.code, shown.message) == ("TaskFailed", "why")
+        assert (hidden.code, hidden.message) == (None, None)
+        assert hidden.trouble is not None
+        assert hidden.trouble.startswith("E09")
+
+    def test_evidence_out_of_reach_shows_nothing(self, owner: PolicyWorld, task: TaskInput) -> None:
+        job_id, worker = self._processed(owner, task)
+        owner.kept.delete(owner.world.workers[worker - 1].evidence_hash)
+        client = owner.client(blob_sources=[NoBlobs()])
+
+        with pytest.raises(BlobNotFoundError, match="evidence of worker"):
+            client.result(job_id)
+
+
+async def test_asyncio_has_the_same(owner: PolicyWorld, task: TaskInput) -> None:
+    worker = owner.worker()
+
+    @contextmanager
+    def opened() -> Any:  # noqa: ANN401 - a context manager of JobClient
+        # Its thread closes it.
+        owner.world.clients.remove(made := owner.client())
+        with made:
+            yield made
+
+    async with AsyncJobClient(opened) as client:
+        sealed = await client.seal(task)
+        with pytest.raises(UntrustedWorkerError) as refused:
+            await client.submit(task, workers=[1])
+
+    assert refused.value.code == "NoEvidence"
+    assert read_job_header(sealed.envelope).recipients[0] == worker.encryption_key
+    assert owner.world.job_count() == 0
