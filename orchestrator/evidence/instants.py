@@ -31,7 +31,7 @@ def parse_utc(text: object) -> int:
 
 
 def format_utc(milliseconds: int) -> str:
-    """Return `2026-08-13T10:45:38Z` for milliseconds since the epoch, with `.500` only if needed."""
+    """Return `2026-08-13T10:45:38Z` for milliseconds since the epoch, `.500` if needed."""
     total, fraction = divmod(milliseconds, 1000)
     days, seconds = divmod(total, _DAY)
     # From days to a date in the proleptic Gregorian calendar, whose cycle is 146,097 days; a year
