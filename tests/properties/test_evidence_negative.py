@@ -1,0 +1,288 @@
+"""What the simulator can show that must be refused, and the check that refuses it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import pytest
+from cryptography import x509
+
+from orchestrator.evidence import (
+    EvidenceBundle,
+    EvidenceCheck,
+    Policy,
+    TcbRules,
+    dump_bundle,
+)
+from orchestrator.evidence.bundle import MAX_COMPOSE_BYTES
+from orchestrator.evidence.intel_root import INTEL_ROOT
+from orchestrator.evidence.policy import Attributes
+from orchestrator.simulator import Authority, Guest, Platform, RuntimeEvent, Simulator
+from orchestrator.simulator.authority import Issued, _issue
+from orchestrator.simulator.tcb import DAY
+
+from .evidence_world import (
+    INTEL,
+    NOW,
+    REPORT_DATA,
+    Case,
+    failed,
+    simulated_case,
+)
+
+SIMULATOR = Simulator.create()
+POLICY = simulated_case(SIMULATOR).policy
+DEBUG = bytes([1]) + Guest().td_attributes[1:]
+STATUSES = (
+    "SWHardeningNeeded",
+    "ConfigurationNeeded",
+    "ConfigurationAndSWHardeningNeeded",
+    "OutOfDate",
+    "OutOfDateConfigurationNeeded",
+)
+
+
+def case_of(simulator: Simulator, *, policy: Policy = POLICY, **collateral: object) -> Case:
+    """The evidence of a changed simulator, by the policy of the unchanged one."""
+    made = simulator.collateral(now=NOW, **collateral)  # type: ignore[arg-type]
+    return replace(simulated_case(simulator, collateral=made), policy=policy)
+
+
+def with_guest(**changes: object) -> Simulator:
+    return replace(SIMULATOR, guest=replace(Guest(), **changes))  # type: ignore[arg-type]
+
+
+def with_status(status: str, *advisories: str) -> Simulator:
+    return SIMULATOR.with_status(status, advisories=advisories)
+
+
+def with_other_register(register: str) -> Case:
+    return case_of(with_guest(**{register: b"\7" * 48}))
+
+
+def with_platform(status: str) -> Case:
+    return case_of(with_status(status))
+
+
+NEGATIVE: dict[str, tuple[Callable[[], Case], EvidenceCheck]] = {
+    "debug TD": (
+        lambda: case_of(with_guest(td_attributes=DEBUG)),
+        EvidenceCheck.ATTRIBUTES,
+    ),
+    "revoked PCK": (lambda: case_of(SIMULATOR, is_revoked=True), EvidenceCheck.SIGNATURES),
+    "expired revocation lists": (
+        lambda: case_of(SIMULATOR, crls_valid_for=1_000),
+        EvidenceCheck.COLLATERAL,
+    ),
+    "expired collateral": (
+        lambda: case_of(SIMULATOR, valid_for=1_000, crls_valid_for=DAY),
+        EvidenceCheck.COLLATERAL,
+    ),
+    "collateral of the future": (
+        lambda: replace(case_of(SIMULATOR), now=NOW - 1_000),
+        EvidenceCheck.COLLATERAL,
+    ),
+    "wrong FMSPC": (lambda: case_of(SIMULATOR, fmspc=b"others"), EvidenceCheck.COLLATERAL),
+    "Revoked": (lambda: case_of(with_status("Revoked")), EvidenceCheck.TCB_STATUS),
+    "quoting enclave out of date": (
+        lambda: case_of(
+            replace(SIMULATOR, releases=(replace(SIMULATOR.releases[0], qe_status="OutOfDate"),))
+        ),
+        EvidenceCheck.TCB_STATUS,
+    ),
+    "after a TCB recovery": (
+        lambda: case_of(SIMULATOR.tcb_recovery(now=NOW)),
+        EvidenceCheck.TCB_STATUS,
+    ),
+    "evaluation number too low": (
+        lambda: case_of(
+            SIMULATOR,
+            policy=replace(POLICY, tcb=replace(POLICY.tcb, minimum_evaluation_number=21)),
+        ),
+        EvidenceCheck.EVALUATION_NUMBER,
+    ),
+    "another machine": (
+        lambda: case_of(replace(SIMULATOR, platform=Platform.create(SIMULATOR.authority))),
+        EvidenceCheck.PLATFORM,
+    ),
+    "forged event": (
+        lambda: replace(
+            case_of(SIMULATOR),
+            bundle=replace(
+                case_of(SIMULATOR).bundle,
+                event_log=replace(Guest(), events=(RuntimeEvent(name="forged"),)).event_log,
+            ),
+        ),
+        EvidenceCheck.EVENT_LOG,
+    ),
+    "an event withheld": (
+        lambda: replace(
+            case_of(with_guest(events=(RuntimeEvent(name="bad"),))),
+            bundle=replace(
+                case_of(with_guest(events=(RuntimeEvent(name="bad"),))).bundle,
+                event_log=Guest().event_log,
+            ),
+        ),
+        EvidenceCheck.EVENT_LOG,
+    ),
+    "a required event is missing": (
+        lambda: case_of(
+            with_guest(boot_events=Guest().all_events[:-1]),
+        ),
+        EvidenceCheck.EVENT_LOG,
+    ),
+    "another application": (
+        lambda: case_of(with_guest(compose=b'{"name":"another"}')),
+        EvidenceCheck.APPLICATION,
+    ),
+    **{
+        f"another {register}": (
+            partial(with_other_register, register),
+            EvidenceCheck.MEASUREMENTS,
+        )
+        for register in ("mrtd", "rtmr0", "rtmr1", "rtmr2")
+    },
+    **{
+        f"status {status}": (
+            partial(with_platform, status),
+            EvidenceCheck.TCB_STATUS,
+        )
+        for status in STATUSES
+    },
+}
+
+
+@pytest.mark.parametrize("name", NEGATIVE)
+def test_it_is_refused_by_its_check(name: str) -> None:
+    make, check = NEGATIVE[name]
+    case = make()
+
+    verdict = case.examine(case.data)
+
+    assert verdict.evidence is None
+    assert verdict.refused_by is not None
+    assert verdict.refused_by.check is check
+    assert failed(verdict) == [check.value]
+    assert verdict.refused_by.hint
+
+
+def test_nothing_of_it_is_wrong_with_the_unchanged_simulator() -> None:
+    case = case_of(SIMULATOR)
+    verdict = case.examine(case.data)
+    assert failed(verdict) == []
+    assert verdict.evidence is not None
+    assert verdict.evidence.is_simulated
+    assert verdict.evidence.ppid == SIMULATOR.platform.ppid
+    assert verdict.evidence.piid == SIMULATOR.platform.piid
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_status_that_the_policy_names_is_accepted_with_its_advisories(status: str) -> None:
+    case = case_of(
+        with_status(status, "SIM-1"),
+        policy=replace(POLICY, tcb=TcbRules(statuses=frozenset({status}))),
+    )
+    verdict = case.examine(case.data)
+    assert verdict.evidence is not None
+    assert verdict.evidence.tcb_status == status
+    assert verdict.evidence.advisories == ("SIM-1",)
+
+
+def test_no_policy_accepts_a_revoked_tcb() -> None:
+    rules = TcbRules(statuses=frozenset({"Revoked"}), grace={"Revoked": 3_650 * DAY})
+    case = case_of(with_status("Revoked"), policy=replace(POLICY, tcb=rules))
+    verdict = case.examine(case.data)
+    assert failed(verdict) == ["E05"]
+
+
+def test_a_denied_advisory_is_refused() -> None:
+    case = case_of(
+        with_status("OutOfDate", "SIM-1", "SIM-2"),
+        policy=replace(
+            POLICY,
+            tcb=TcbRules(statuses=frozenset({"OutOfDate"}), denied_advisories=frozenset({"SIM-2"})),
+        ),
+    )
+    assert failed(case.examine(case.data)) == ["E06"]
+
+
+@pytest.mark.parametrize("name", [*NEGATIVE, "nothing wrong"])
+@pytest.mark.parametrize("debug", [False, True])
+def test_under_intels_root_all_of_it_is_refused(name: str, debug: bool) -> None:
+    """Also with a policy that allows all it can: every status, debug, any machine."""
+    made = case_of(SIMULATOR) if name == "nothing wrong" else NEGATIVE[name][0]()
+    lenient = replace(
+        POLICY,
+        roots=(INTEL,),
+        tcb=TcbRules(statuses=frozenset({"UpToDate", *STATUSES, "Revoked"})),
+        platforms=type(POLICY.platforms)(),
+        attributes=Attributes(debug=debug),
+        required_events=frozenset(),
+    )
+    for policy in (lenient, replace(made.policy, roots=(INTEL,))):
+        verdict = replace(made, policy=policy).examine(made.data)
+        assert verdict.evidence is None
+        assert "E02" in failed(verdict) or "E03" in failed(verdict)
+
+
+def test_a_root_that_only_says_it_is_intels_is_not_taken_for_it() -> None:
+    """No policy lets a debug TD pass under a root that it calls Intel's."""
+    root = replace(POLICY.roots[0], is_intel=True)
+    case = case_of(
+        with_guest(td_attributes=DEBUG),
+        policy=replace(POLICY, roots=(root,), attributes=Attributes(debug=True)),
+    )
+    verdict = case.examine(case.data)
+    assert verdict.evidence is None or verdict.evidence.is_simulated
+
+
+def test_a_debug_td_is_accepted_where_the_policy_names_root_and_debug() -> None:
+    case = case_of(
+        with_guest(td_attributes=DEBUG), policy=replace(POLICY, attributes=Attributes(debug=True))
+    )
+    verdict = case.examine(case.data)
+    assert verdict.evidence is not None
+    assert verdict.evidence.is_simulated
+
+
+def test_collateral_of_another_simulator_is_refused() -> None:
+    other = replace(Simulator.create(), platform=SIMULATOR.platform)
+    bundle: EvidenceBundle = replace(
+        case_of(SIMULATOR).bundle, collateral=other.collateral(now=NOW)
+    )
+    case = case_of(SIMULATOR)
+    assert case.check_of(dump_bundle(bundle)) is EvidenceCheck.COLLATERAL
+
+
+def test_a_forger_who_copies_intels_root_and_names_is_refused() -> None:
+    """The chains end in Intel's own certificate, under the names that Intel has: not its key."""
+    own = Simulator.create()
+    intel = Issued(
+        certificate=x509.load_der_x509_certificate(INTEL_ROOT), key=own.authority.root.key
+    )
+    authority = Authority(
+        root=intel,
+        platform_ca=_issue("PCK Platform CA", intel, path_length=0),
+        tcb_signer=_issue("TCB Signing", intel, path_length=None),
+    )
+    forger = replace(own, authority=authority, platform=Platform.create(authority))
+    for policy in (POLICY, replace(POLICY, measurements=(forger.guest.measurements(),))):
+        case = case_of(forger, policy=replace(policy, roots=(INTEL,)))
+        verdict = case.examine(case.data)
+        assert verdict.evidence is None
+        assert set(failed(verdict)) & {"E02", "E03"}
+        # The names are right: what is wrong is a signature, not that a root is unknown.
+        assert "the policy allows" not in str(verdict.findings)
+
+
+def test_a_quote_of_another_authority_for_the_same_machine_is_refused() -> None:
+    other = Simulator.create()
+    case = case_of(SIMULATOR)
+    assert case.refused_by(quote=other.quote(REPORT_DATA)) is EvidenceCheck.SIGNATURES
+
+
+def test_a_compose_document_of_the_greatest_length_is_no_trouble() -> None:
+    guest = Guest(compose=b"x" * MAX_COMPOSE_BYTES)
+    simulator = replace(SIMULATOR, guest=guest)
+    case = case_of(simulator, policy=replace(POLICY, measurements=(guest.measurements(),)))
+    assert case.accepts(case.data)
