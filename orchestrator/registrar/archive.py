@@ -1,0 +1,139 @@
+"""
+What a registrar keeps of each registration: the evidence, the policy, and what came of the checks.
+
+Bundles and policy files are blobs, named by the hash that stands on the chain or in the bundle.
+The record beside them is for people; nothing is decided by it.
+"""
+
+import json
+import os
+import secrets
+from pathlib import Path
+
+from orchestrator.blobs import BlobStore
+from orchestrator.encoding import blake2_256
+from orchestrator.errors import BlobUnavailableError, InputError
+from orchestrator.evidence import MAX_BUNDLE_BYTES, EvidenceBundle, Verdict, load_bundle
+from orchestrator.models import Worker, WorkerId
+
+__all__ = ["EvidenceArchive", "verdict_rows"]
+
+RECORDS = "records"
+
+
+class EvidenceArchive:
+    """
+    Keeps evidence in *blobs*, and a JSON record of each registration under *folder*.
+
+    Raises:
+        BlobUnavailableError: The folder can't be made.
+    """
+
+    def __init__(self, blobs: BlobStore, folder: Path) -> None:
+        self._blobs = blobs
+        self._records = folder / RECORDS
+        try:
+            self._records.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise BlobUnavailableError(f"{self._records}: {error.strerror or error}") from error
+
+    def keep(self, bundle: bytes, policy_file: bytes) -> None:
+        """
+        Store a bundle and the policy that it met; once this returns, both survive a power cut.
+
+        Raises:
+            BlobUnavailableError: They can't be written.
+        """
+        self._blobs.put(policy_file)
+        self._blobs.put(bundle)
+
+    def write_record(
+        self, verdict: Verdict, *, url: str, valid_until: int, worker: WorkerId | None
+    ) -> None:
+        """
+        Write what came of the checks; *worker* is `None` until the contract has given an id.
+
+        Raises:
+            InputError: The verdict refuses.
+            BlobUnavailableError: It can't be written.
+        """
+        evidence = verdict.evidence
+        if evidence is None:
+            raise InputError("verdict: refused evidence has no registration")
+        record = {
+            "worker": worker,
+            "url": url,
+            "evidence_hash": evidence.evidence_hash.hex(),
+            "policy_hash": evidence.policy_hash.hex(),
+            "measurement": evidence.measurement.hex(),
+            "measurement_set": evidence.measurement_set,
+            "root": evidence.root,
+            "is_simulated": evidence.is_simulated,
+            "verified_at": evidence.verified_at,
+            "valid_until": valid_until,
+            "checks": verdict_rows(verdict),
+        }
+        place = self._records / f"{evidence.evidence_hash.hex()}.json"
+        try:
+            _replace(place, json.dumps(record, indent=2).encode())
+        except OSError as error:
+            raise BlobUnavailableError(f"{place}: {error.strerror or error}") from error
+
+    def bundle_of(self, worker: Worker) -> EvidenceBundle:
+        """
+        Return the evidence that *worker* was last registered or renewed on.
+
+        Its bytes are those whose hash is on the chain. It is **not** verified again.
+
+        Raises:
+            BlobError: It is not here.
+            EncodingError: What was registered is no bundle.
+        """
+        return load_bundle(self.bytes_of(worker))
+
+    def bytes_of(self, worker: Worker) -> bytes:
+        """
+        Return the bytes of that evidence.
+
+        Raises:
+            BlobError: It is not here.
+        """
+        return self._blobs.get(worker.evidence_hash, max_bytes=MAX_BUNDLE_BYTES)
+
+    def holds(self, worker: Worker) -> bool:
+        """Whether that evidence is here."""
+        return self._blobs.has(worker.evidence_hash)
+
+    def add(self, bundle: bytes) -> bytes:
+        """Store a bundle that was got from elsewhere, and return its hash."""
+        self._blobs.put(bundle)
+        return blake2_256(bundle)
+
+
+def verdict_rows(verdict: Verdict) -> list[dict[str, str]]:
+    """Every check of a verdict in its order: code, what it is, outcome, words, and what to do."""
+    return [
+        {
+            "code": finding.check.value,
+            "check": finding.check.title,
+            "outcome": finding.outcome.value,
+            "detail": finding.detail,
+            "hint": finding.hint,
+        }
+        for finding in verdict.findings
+    ]
+
+
+def _replace(place: Path, data: bytes) -> None:
+    """Write a file whole or not at all, over one that may be there."""
+    draft = place.with_name(f".{place.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(place)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
