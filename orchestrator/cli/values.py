@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.errors import InputError
@@ -73,6 +74,20 @@ def shown_bounds(names: Iterable[str]) -> str:
         for name, (low, high) in PARAMETER_BOUNDS.items()
         if name in names
     )
+
+
+def parse_time(field: str, text: str) -> int:
+    """Milliseconds since the epoch, from themselves or from a date in UTC as ISO 8601 has it."""
+    if text.isdecimal() and len(text) <= 15:
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return int(aware.timestamp() * 1_000)
+    except (ValueError, OverflowError):
+        raise InputError(
+            f"{field}: {text!r} is no time such as 2026-08-13T10:45:38Z, nor milliseconds"
+        ) from None
 
 
 def parse_bytes32(field: str, text: str) -> bytes:
