@@ -11,10 +11,12 @@ from orchestrator.cli import (
     contract,
     demo,
     doctor,
+    evidence,
     jobs,
     keys,
     measurements,
     orchestrator,
+    policy,
     simulator,
     task,
     verify,
@@ -82,6 +84,8 @@ for _name, _nouns in (
     ("orchestrator", orchestrator.app),
     ("keys", keys.app),
     ("task", task.app),
+    ("policy", policy.app),
+    ("evidence", evidence.app),
     ("config", config.app),
 ):
     app.add_typer(_nouns, name=_name)
