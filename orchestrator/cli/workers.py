@@ -1,29 +1,68 @@
-"""The contract's trusted list: `workers list|register|suspend|reinstate|revoke`."""
+"""The contract's trusted list: `workers list|register|renew|rotate|suspend|reinstate|revoke`."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.cli import revocation
 from orchestrator.cli.access import READ, SEND
+from orchestrator.cli.admission import (
+    EVIDENCE,
+    RegistrationTokens,
+    admission_document,
+    explained_refusal,
+    open_registrar,
+)
 from orchestrator.cli.command import command
+from orchestrator.cli.costs import explained, is_interactive
+from orchestrator.cli.errors import ExitCode
 from orchestrator.cli.output import Document, to_json
 from orchestrator.cli.session import Session
-from orchestrator.cli.values import parse_bytes32, parse_duration, shown_duration
-from orchestrator.errors import ContractError, InputError, WorkerUnavailableError
+from orchestrator.cli.values import parse_bytes32, parse_duration
+from orchestrator.cli.verdicts import SIMULATED, show_verdict, verdict_document
+from orchestrator.errors import (
+    ContractError,
+    InputError,
+    InsufficientFundsError,
+    RefusedError,
+    WorkerUnavailableError,
+)
 
 if TYPE_CHECKING:
-    from orchestrator.models import Signature, Worker, WorkerRegistration
+    from orchestrator.evidence import VerifiedEvidence
+    from orchestrator.models import Worker
+    from orchestrator.registrar import Admission, Examined, Registrar
+    from orchestrator.workers import WorkerClient
 
 app = typer.Typer(help="The contract's list of trusted workers.", no_args_is_help=True)
 
 WorkerArgument = Annotated[int, typer.Argument(metavar="WORKER", min=1, max=2**32 - 1)]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="File with a token of scope registration; else that of --tokens."
+    ),
+]
+ValidFor = Annotated[
+    str,
+    typer.Option(
+        metavar="DURATION",
+        help="Such as 7d; as long as policy, collateral and contract allow, without it.",
+    ),
+]
+AllowMeasurement = Annotated[
+    bool,
+    typer.Option(
+        "--allow-measurement",
+        help="Allow the measurement that the evidence matched, where the contract does not yet.",
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Allow it without being asked.")]
 
-NOT_A_TEE = (
-    "This worker is registered on its own word: development worker, no TEE. Nothing here proves"
-    " where its keys are or what software it runs."
-)
 MAX_ENDPOINT_BYTES = 128
+UNVERIFIED_MS = 7 * 86_400_000
 COLUMNS = ("worker", "status", "trusted", "valid_until", "endpoint", "scheme")
 KEY_COLUMNS = ("worker", "signing_key")
 
@@ -62,140 +101,227 @@ def list_workers(session: Session) -> None:
         session.output.rows("signing keys", rows, columns=KEY_COLUMNS)
 
 
-@command(app, "register", settings=SEND, group="workers")
+@command(app, "register", settings=(*SEND, *EVIDENCE), group="workers")
 def register(
     session: Session,
     url: Annotated[str, typer.Argument(metavar="URL", help="Where the worker listens.")],
+    token_file: TokenFile = None,
+    valid_for: ValidFor = "",
+    allow_measurement: AllowMeasurement = False,
+    yes: Yes = False,
     unverified: Annotated[
         bool,
         typer.Option(
-            "--unverified", help="Register on the worker's own word. It is no TEE proof at all."
+            "--unverified",
+            help="For development: register on the worker's own word. It is no TEE proof at all.",
         ),
     ] = False,
     measurement: Annotated[
-        str, typer.Option(metavar="HEX", help="The measurement to write down, 64 hex digits.")
+        str,
+        typer.Option(
+            metavar="HEX", help="With --unverified: the measurement to write down, 64 hex digits."
+        ),
     ] = "",
-    token_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="File with a token of scope registration."),
-    ] = None,
-    valid_for: Annotated[str, typer.Option(metavar="DURATION", help="Such as 7d.")] = "7d",
 ) -> None:
     """
-    Register a worker. Registrar only.
+    Register a worker whose evidence meets the policy. Registrar only.
 
-    Only --unverified exists yet: the worker signs that it owns its keys, and the
-    measurement is whatever you write. It is no TEE proof.
+    It asks the worker for evidence that is bound to its keys, this chain, this contract and a
+    random challenge, makes all the checks, shows the verdict, and sends only when none failed.
     """
-    import asyncio
-
-    from orchestrator.cli.secrets import read_secret_file
-
-    if not unverified:
-        raise InputError(
-            "unverified: this version verifies no TEE evidence; give --unverified to register a"
-            " development worker on its own word"
-        )
     if len(url.encode("utf-8")) > MAX_ENDPOINT_BYTES:
         raise InputError(f"url: {len(url.encode())} bytes; the limit is {MAX_ENDPOINT_BYTES}")
-    measured = parse_bytes32("measurement", measurement)
-    valid_until = session.chain.now() + parse_duration("valid_for", valid_for)
-    token = read_secret_file("token_file", token_file) if token_file is not None else None
-    session.output.say(NOT_A_TEE)
-    with session.output.progress(f"Asking {url} for its signature"):
+    duration = parse_duration("valid_for", valid_for) if valid_for else None
+    if unverified:
+        from orchestrator.cli.unverified import register_unverified
+
+        measured = parse_bytes32("measurement", measurement)
+        register_unverified(
+            session,
+            url,
+            measurement=measured,
+            valid_until=session.chain.now() + (duration or UNVERIFIED_MS),
+            token=RegistrationTokens(session, token_file).token(url),
+        )
+        return
+    if measurement:
+        raise InputError(
+            "measurement: it is read from verified evidence; only --unverified takes it as given"
+        )
+
+    async def steps(registrar: "Registrar", client: "WorkerClient") -> "Admission":
+        examined = await _examined(session, registrar, client, url)
+        await _allow(session, registrar, examined.evidence, asked=allow_measurement, yes=yes)
+        return await _admitted(session, registrar, client, examined, duration)
+
+    _with_worker(session, url, token_file, steps)
+
+
+@command(app, "renew", settings=(*SEND, *EVIDENCE), group="workers")
+def renew(
+    session: Session,
+    worker: WorkerArgument,
+    token_file: TokenFile = None,
+    valid_for: ValidFor = "",
+) -> None:
+    """Renew a worker on new evidence, with a new challenge. Registrar only."""
+    duration = parse_duration("valid_for", valid_for) if valid_for else None
+    known = _known(session, worker)
+    url = known.endpoint.decode("utf-8", "replace")
+
+    async def steps(registrar: "Registrar", client: "WorkerClient") -> "Admission":
+        examined = await _examined(session, registrar, client, url, renews=known)
+        return await _admitted(session, registrar, client, examined, duration)
+
+    _with_worker(session, url, token_file, steps)
+
+
+@command(app, "rotate", settings=(*SEND, *EVIDENCE), group="workers")
+def rotate(
+    session: Session,
+    worker: WorkerArgument,
+    token_file: TokenFile = None,
+    valid_for: ValidFor = "",
+    allow_measurement: AllowMeasurement = False,
+    yes: Yes = False,
+) -> None:
+    """
+    Let a worker make new keys, and register them as a new worker. Registrar only.
+
+    Jobs sealed to the old keys still run, until the old registration ends; new jobs go to the new
+    worker. Run it again when it was interrupted: it goes on where it was.
+    """
+    duration = parse_duration("valid_for", valid_for) if valid_for else None
+    known = _known(session, worker)
+    url = known.endpoint.decode("utf-8", "replace")
+
+    async def steps(registrar: "Registrar", client: "WorkerClient") -> "Admission":
+        from orchestrator.registrar import rotate_keys
+
+        await rotate_keys(registrar, client, known)
+        examined = await _examined(session, registrar, client, url)
+        await _allow(session, registrar, examined.evidence, asked=allow_measurement, yes=yes)
+        return await _admitted(session, registrar, client, examined, duration, replaces=worker)
+
+    _with_worker(session, url, token_file, steps)
+
+
+def _known(session: Session, worker: int) -> "Worker":
+    found = session.chain.read(session.processor.get_worker(worker))
+    if found is None:
+        raise RefusedError("WorkerNotFound", f"there is no worker {worker}")
+    return found
+
+
+def _with_worker(
+    session: Session,
+    url: str,
+    token_file: Path | None,
+    steps: "Callable[[Registrar, WorkerClient], Awaitable[Admission]]",
+) -> None:
+    """Do the steps with a client, which lives in one event loop, and explain refusals."""
+    import asyncio
+
+    from orchestrator.evidence import EvidenceError
+    from orchestrator.workers.http import HttpWorkerClient
+
+    token = RegistrationTokens(session, token_file).token(url)
+    registrar = open_registrar(session)
+
+    async def run() -> None:
+        client = HttpWorkerClient(url, token)
         try:
-            registration, possession = asyncio.run(
-                ask_registration(
-                    url,
-                    token=token,
-                    genesis_hash=session.chain.genesis_hash,
-                    contract=session.contract,
-                    measurement=measured,
-                    valid_until=valid_until,
-                )
-            )
+            await steps(registrar, client)
+        finally:
+            await client.close()
+
+    try:
+        asyncio.run(run())
+    except EvidenceError as refused:
+        # The table was shown; JSON has one document, so the verdict goes into the error's.
+        session.output.error(refused.code, str(refused), verdict=verdict_document(refused.verdict))
+        raise typer.Exit(ExitCode.REFUSED) from None
+    except ContractError as refusal:
+        raise explained_refusal(session, refusal) from refusal
+    except InsufficientFundsError as error:
+        raise explained(session, error, session.signer.account_id) from error
+
+
+async def _examined(
+    session: Session,
+    registrar: "Registrar",
+    client: "WorkerClient",
+    url: str,
+    *,
+    renews: "Worker | None" = None,
+) -> "Examined":
+    """Ask the worker, and show the verdict."""
+    with session.output.progress(f"Asking {url} for its evidence"):
+        try:
+            examined = await registrar.examine(client, url=url, renews=renews)
         except WorkerUnavailableError as error:
             raise WorkerUnavailableError(
                 f"no worker answers at {url}; is worker run running? ({error})"
             ) from error
-    call = session.processor.register_worker(registration, possession)
-    try:
-        receipt = session.send(call, "Registering the worker")
-    except ContractError as refusal:
-        raise _explained(session, refusal, measured) from refusal
-    session.output.result(
-        {
-            "worker": receipt.value,
-            "endpoint": url,
-            "valid_until": valid_until,
-            "measurement": to_json(measured),
-            "signing_key": to_json(registration.signing_key.key),
-            "encryption_key": to_json(registration.encryption_key),
-            "verified": False,
-            "tee": "none: development worker, no TEE",
-        }
+    show_verdict(session.output, examined.verdict)
+    return examined
+
+
+async def _allow(
+    session: Session,
+    registrar: "Registrar",
+    evidence: "VerifiedEvidence",
+    *,
+    asked: bool,
+    yes: bool,
+) -> None:
+    """Allow the measurement at the contract where that is asked for, and confirmed."""
+    if not asked or await registrar.is_allowed(evidence.measurement):
+        return
+    what = f"measurement set {evidence.measurement_set}, {evidence.measurement.hex()}"
+    session.output.say(f"the contract does not allow {what} yet")
+    if not yes:
+        if not is_interactive():
+            raise InputError("yes: there is no terminal to ask at whether to allow it; give --yes")
+        if not typer.confirm("Allow workers of this measurement?", err=True):
+            raise RefusedError("NotConfirmed", "nothing was sent")
+    session.send(
+        session.processor.allow_measurement(evidence.measurement), "Allowing the measurement"
     )
 
 
-def _explained(session: Session, refusal: ContractError, measurement: bytes) -> ContractError:
-    """The refusal with its limit, or with what to do about it."""
-    if refusal.variant == "MeasurementNotAllowed":
-        allow = f"phala-jobs measurements allow {measurement.hex()}"
-        return ContractError(refusal.variant, allow)
-    if refusal.variant == "ValidityOutOfRange":
-        longest = session.chain.read(session.processor.parameters()).max_registration
-        return ContractError(
-            refusal.variant, f"valid_for: the contract takes up to {shown_duration(longest)}"
-        )
-    return refusal
-
-
-async def ask_registration(
-    url: str,
+async def _admitted(
+    session: Session,
+    registrar: "Registrar",
+    client: "WorkerClient",
+    examined: "Examined",
+    valid_for: int | None,
     *,
-    token: str | None,
-    genesis_hash: bytes,
-    contract: bytes,
-    measurement: bytes,
-    valid_until: int,
-) -> "tuple[WorkerRegistration, Signature]":
-    """
-    The worker's keys, and its signature over its registration, verified.
+    replaces: int | None = None,
+) -> "Admission":
+    """Register or renew, and print what it came to."""
+    doing = "Renewing" if examined.renews is not None else "Registering"
+    evidence = examined.evidence  # refused evidence ends here, before anything is announced
+    with session.output.progress(f"{doing} the worker"):
+        admission = await registrar.admit(client, examined, valid_for=valid_for)
+    session.say_paid()
+    session.output.result(
+        {
+            **_shown(session, admission_document(admission, examined)),
+            **({} if replaces is None else {"replaces": replaces}),
+            **session.paid_document(),
+        }
+    )
+    if evidence.is_simulated:
+        session.output.say(f"worker {admission.worker.worker} is {SIMULATED}")
+    return admission
 
-    Does **not** check where those keys are: this is no TEE proof.
 
-    Raises:
-        WorkerError: The worker did not answer as it should.
-        InvalidSignatureError: The signature is not one that the contract would take.
-    """
-    from orchestrator.crypto.keys import verify_signature
-    from orchestrator.encoding import blake2_256, registration_digest
-    from orchestrator.models import WorkerRegistration
-    from orchestrator.workers.http import HttpWorkerClient
-
-    client = HttpWorkerClient(url, token)
-    try:
-        identity = await client.identity()
-        registration = WorkerRegistration(
-            signing_key=identity.signing_key,
-            encryption_key=identity.encryption_key,
-            measurement=measurement,
-            evidence_hash=blake2_256(b""),  # the hash of the evidence that there is: none
-            endpoint=url.encode("utf-8"),
-            valid_until=valid_until,
-        )
-        possession = await client.registration(
-            genesis=genesis_hash,
-            contract=contract,
-            measurement=measurement,
-            evidence_hash=registration.evidence_hash,
-            valid_until=valid_until,
-        )
-    finally:
-        await client.close()
-    digest = registration_digest(registration, genesis_hash=genesis_hash, contract=contract)
-    verify_signature(registration.signing_key, possession, digest)
-    return registration, possession
+def _shown(session: Session, document: Document) -> Document:
+    """For people without the verdict, which they have as a table."""
+    if session.output.as_json:
+        return document
+    return {name: value for name, value in document.items() if name != "verdict"}
 
 
 @command(app, "suspend", settings=SEND, group="workers")
@@ -212,17 +338,4 @@ def reinstate(session: Session, worker: WorkerArgument) -> None:
     session.output.result({"worker": worker, "status": "Active"})
 
 
-@command(app, "revoke", settings=SEND, group="workers")
-def revoke(
-    session: Session,
-    worker: WorkerArgument,
-    reason: Annotated[
-        str, typer.Option(help="Why: its blake2-256 hash goes into the event.")
-    ] = "unspecified",
-) -> None:
-    """Revoke a worker for ever. Registrar only."""
-    from orchestrator.encoding import blake2_256
-
-    hashed = blake2_256(reason.encode("utf-8"))
-    session.send(session.processor.revoke_worker(worker, hashed), f"Revoking worker {worker}")
-    session.output.result({"worker": worker, "status": "Revoked", "reason": to_json(hashed)})
+revocation.declare(app)

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.chain import bundle as bundles
 from orchestrator.chain.bundle import load_bundle
 from orchestrator.chain.processor import JobProcessor
-from orchestrator.cli import output, versions, workers
+from orchestrator.cli import output, unverified, versions
 from orchestrator.cli.values import PARAMETER_BOUNDS
 from orchestrator.crypto import EcdsaSigner, EncryptionKey
 from orchestrator.encoding import blake2_256, registration_digest, to_ss58
@@ -361,7 +361,12 @@ def test_the_table_of_workers_is_for_people(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("http://127.0.0.1:1",), "give --unverified"),
+        (("http://127.0.0.1:1",), "policy is not set"),
+        (
+            ("http://127.0.0.1:1", "--measurement", "ab" * 32),
+            "only --unverified takes it as given",
+        ),
+        (("http://127.0.0.1:1", "--policy", "/nowhere/policy.toml"), "/nowhere/policy.toml"),
         (("http://127.0.0.1:1", "--unverified"), "measurement: ''"),
         (("http://127.0.0.1:1/" + "x" * 120, "--unverified"), "139 bytes; the limit is 128"),
         (
@@ -416,7 +421,7 @@ def test_a_refused_registration_says_what_to_do(
     valid_for: str,
     message: str,
 ) -> None:
-    monkeypatch.setattr(workers, "ask_registration", _answer)
+    monkeypatch.setattr(unverified, "ask_registration", _answer)
 
     ran = run(
         *("workers", "register", "http://127.0.0.1:1", "--unverified", "--json"),
