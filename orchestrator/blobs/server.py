@@ -83,10 +83,15 @@ async def read_body(request: Request, *, max_bytes: int, seconds: float = _BODY_
 
 
 def blob_routes(
-    store: BlobStore, *, max_bytes: int, authorize_put: Callable[[Request], None] | None = None
+    store: BlobStore,
+    *,
+    max_bytes: int,
+    authorize_put: Callable[[Request], Callable[[bytes], object]] | None = None,
 ) -> list[BaseRoute]:
     """
-    Return the routes; `PUT` is there only with *authorize_put*, which raises to refuse.
+    Return the routes; `PUT` is there only with *authorize_put*.
+
+    It raises to refuse, and returns what stores the bytes.
 
     Bytes that do not hash to their name are never stored, and never sent.
     """
@@ -94,13 +99,13 @@ def blob_routes(
     async def put(request: Request) -> Response:
         if authorize_put is None:
             return JSONResponse({"error": "blobs are read-only here"}, 405)
-        authorize_put(request)
+        keep = authorize_put(request)
         digest = parse_hash(request.path_params["hash"], "hash")
         data = await read_body(request, max_bytes=max_bytes)
         if blake2_256(data) != digest:
             return JSONResponse({"error": "hash: the bytes do not hash to their name"}, 422)
         try:
-            await asyncio.to_thread(store.put, data)
+            await asyncio.to_thread(keep, data)
         except BlobUnavailableError:
             return JSONResponse({"error": "the blob store is not available or full"}, 503)
         return Response(status_code=201)

@@ -15,6 +15,9 @@ from orchestrator.cli.values import parse_duration
 from orchestrator.cli.versions import program_version
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orchestrator.quotes import QuoteSource
     from orchestrator.worker import WorkerSettings
 
 app = typer.Typer(help="Execute jobs.", no_args_is_help=True)
@@ -32,6 +35,7 @@ RUN = (
     "worker_scheme",
     "worker_tasks",
     "worker_models",
+    "worker_evidence",
     "worker_slots",
     "worker_queue",
 )
@@ -64,17 +68,24 @@ def run(
     if not unsafe_without_chain:
         session.processor  # noqa: B018  # refuses a contract that is not ours
         chain = session.chain
-    server = WorkerServer(chosen, chain, clock=lambda: time.time_ns() // 1_000_000)
+
+    def clock() -> int:
+        return time.time_ns() // 1_000_000
+
+    quotes = _quote_source(session.settings.worker_evidence, clock)
+    tee = f"none: {NO_TEE}" if quotes is None else quotes.name
+    server = WorkerServer(chosen, chain, clock=clock, quotes=quotes)
     session.closing.callback(server.close)
     for name, why in server.tasks_not_offered.items():
         session.output.say(f"task {name} is not offered: {why}")
 
     def ready(url: str) -> None:
-        document: dict[str, JsonValue] = {"listening": url, "tee": f"none: {NO_TEE}"}
+        document: dict[str, JsonValue] = {"listening": url, "tee": tee}
         if chosen.development or session.output.as_json:
             document["development"] = list(chosen.development)
         session.output.result(document)
-        session.output.say(f"{NO_TEE}: running; Ctrl-C stops it")
+        what = NO_TEE if quotes is None else f"worker, {quotes.name}"
+        session.output.say(f"{what}: running; Ctrl-C stops it")
 
     with service_log():
         server.run(ready=ready)
@@ -109,6 +120,26 @@ def _settings(session: Session, *, unsafe_without_chain: bool, hold: str) -> "Wo
         task_environment=task_environment(session),
         slots=settings.worker_slots,
         queue=settings.worker_queue,
+    )
+
+
+def _quote_source(text: str | None, clock: "Callable[[], int]") -> "QuoteSource | None":
+    """Return what evidence comes from; each adapter is imported only when it is chosen."""
+    from orchestrator.errors import ConfigError
+
+    if text is None:
+        return None
+    kind, _, place = text.partition(":")
+    if kind == "dstack" and (place or ":" not in text):
+        from orchestrator.quotes.dstack import DSTACK_SOCKET, DstackQuoteSource
+
+        return DstackQuoteSource(place or DSTACK_SOCKET)
+    if kind == "simulated" and place:
+        from orchestrator.quotes.simulated import SimulatedQuoteSource
+
+        return SimulatedQuoteSource(Path(place), clock=clock)
+    raise ConfigError(
+        f"worker.evidence: {text[:200]!r}, must be dstack, dstack:SOCKET or simulated:FOLDER"
     )
 
 

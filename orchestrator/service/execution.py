@@ -91,7 +91,7 @@ class Execution:
             return
         settings = self._parts.settings
         identity = await ask(client.identity(), seconds=settings.answer_seconds)
-        if identity.signing_key != worker.signing_key:
+        if not identity.serves(worker.signing_key):
             raise WorkerProtocolError("the worker at this address has another signing key")
         # A few more than it has slots for, so that it need not wait for us between two jobs.
         self._on_room(

@@ -19,6 +19,8 @@ from orchestrator.encoding import (
     decode_task_input,
     encode_failure,
     encode_output,
+    registration_digest,
+    report_data,
 )
 from orchestrator.errors import (
     BlobNotFoundError,
@@ -27,15 +29,19 @@ from orchestrator.errors import (
     WorkerRefusedError,
     WorkerUnavailableError,
 )
+from orchestrator.evidence import EvidenceBundle, dump_bundle
 from orchestrator.models import (
     AttestationProof,
     Completion,
     JobId,
     Outcome,
+    PublicKey,
     Signature,
     Signer,
     Statement,
+    WorkerRegistration,
 )
+from orchestrator.quotes import QuoteSource
 from orchestrator.workers import JobKey, JobRequest, WorkerIdentity, WorkerJob, WorkerJobState
 
 __all__ = ["Behaviour", "FaultyHttpServer", "HttpFault", "ScriptedWorker"]
@@ -76,6 +82,9 @@ class ScriptedWorker:
 
     It signs one outcome per job, as real ones do, unless its behaviour says otherwise.
     *clock* gives ms. `behaviour` is for all jobs that `behaviours` does not name.
+
+    With *quotes* it has evidence to show. It makes new keys whenever it is asked to, except while
+    `newest_is_registered` is false.
     """
 
     def __init__(
@@ -85,6 +94,7 @@ class ScriptedWorker:
         measurement: bytes,
         clock: Callable[[], int],
         behaviour: Behaviour = Behaviour.HONEST,
+        quotes: QuoteSource | None = None,
     ) -> None:
         self.signer = signer
         self.encryption_key = EncryptionKey.generate()
@@ -95,6 +105,10 @@ class ScriptedWorker:
         self.deleted: list[JobId] = []
         self.is_closed = False
         self.measurement = measurement
+        self.newest_is_registered = True
+        self.quotes = quotes
+        self.evidence_kept: dict[bytes, bytes] = {}
+        self._retired: list[tuple[Signer, EncryptionKey]] = []
         self._clock = clock
         self._statements: dict[JobKey, Statement] = {}
         self._results: dict[bytes, bytes] = {}
@@ -114,8 +128,9 @@ class ScriptedWorker:
             queue=1,
             running=0,
             waiting=0,
-            tee=None,
+            tee=None if self.quotes is None else self.quotes.name,
             development=("scripted",),
+            retired_keys=tuple(signer.public_key for signer, _ in self._retired),
         )
 
     async def registration(
@@ -126,16 +141,79 @@ class ScriptedWorker:
         measurement: bytes,
         evidence_hash: bytes,
         valid_until: int,
+        signing_key: PublicKey | None = None,
     ) -> Signature:
-        del genesis, contract, measurement, evidence_hash, valid_until
-        raise WorkerRefusedError(501, "a scripted worker is registered by the test")
+        signer, encryption_key = self._pair(signing_key)
+        registration = WorkerRegistration(
+            signing_key=signer.public_key,
+            encryption_key=encryption_key.public_key,
+            measurement=measurement,
+            evidence_hash=evidence_hash,
+            endpoint=b"",
+            valid_until=valid_until,
+        )
+        return signer.sign(
+            registration_digest(registration, genesis_hash=genesis, contract=contract)
+        )
+
+    async def evidence(
+        self,
+        *,
+        genesis: bytes,
+        contract: bytes,
+        challenge: bytes,
+        signing_key: PublicKey | None = None,
+    ) -> bytes:
+        if self.behaviour is Behaviour.UNAVAILABLE:
+            raise WorkerUnavailableError("scripted")
+        if self.quotes is None:
+            raise WorkerRefusedError(501, "a scripted worker without quotes has no evidence")
+        signer, encryption_key = self._pair(signing_key)
+        bundle = EvidenceBundle(
+            producer="scripted",
+            genesis_hash=genesis,
+            contract=contract,
+            signing_key=signer.public_key,
+            encryption_key=encryption_key.public_key,
+            challenge=challenge,
+            quote=b"",
+        )
+        given = await self.quotes.quote(report_data(bundle.binding()))
+        return dump_bundle(
+            replace(
+                bundle,
+                quote=given.quote,
+                collateral=given.collateral,
+                event_log=given.event_log,
+                compose=given.compose,
+            )
+        )
+
+    async def put_evidence(self, data: bytes) -> bytes:
+        self.evidence_kept[blake2_256(data)] = data
+        return blake2_256(data)
+
+    async def rotate(self, *, genesis: bytes, contract: bytes) -> WorkerIdentity:
+        del genesis, contract
+        if not self.newest_is_registered:
+            raise WorkerRefusedError(409, "the newest keys are not registered yet")
+        self._retired.append((self.signer, self.encryption_key))
+        self.signer, self.encryption_key = EcdsaSigner.generate(), EncryptionKey.generate()
+        return await self.identity()
+
+    def _pair(self, signing_key: PublicKey | None) -> tuple[Signer, EncryptionKey]:
+        newest = (self.signer, self.encryption_key)
+        for pair in (newest, *self._retired):
+            if signing_key in (None, pair[0].public_key):
+                return pair
+        raise WorkerRefusedError(422, "signing_key: not one of this worker's")
 
     async def put_blob(self, data: bytes) -> bytes:
         del data
         raise WorkerRefusedError(501, "a scripted worker takes no blobs")
 
     async def get_blob(self, digest: bytes, *, max_bytes: int) -> bytes:
-        data = self._results.get(digest)
+        data = self._results.get(digest) or self.evidence_kept.get(digest)
         if data is None:
             raise BlobNotFoundError
         if len(data) > max_bytes:
@@ -197,7 +275,8 @@ class ScriptedWorker:
 
     def _execute(self, request: JobRequest, does: Behaviour) -> Statement:
         assert request.envelope is not None  # noqa: S101  # the test gave it so
-        opened = open_job(request.envelope, self.encryption_key)
+        signer, encryption_key = self._pair_for(request)
+        opened = open_job(request.envelope, encryption_key)
         failed = does is Behaviour.FAILS
         if failed:
             plaintext = encode_failure("Scripted", None)
@@ -209,7 +288,7 @@ class ScriptedWorker:
             contract=request.key.contract,
             job_id=request.key.job_id,
             payload_hash=request.key.payload_hash,
-            worker_key=self.signer.public_key,
+            worker_key=signer.public_key,
             reply_nonce=opened.header.nonce,
             reply_key=opened.header.reply_key,
         )
@@ -233,7 +312,14 @@ class ScriptedWorker:
             issued_at=now,
         )
 
+    def _pair_for(self, request: JobRequest) -> tuple[Signer, EncryptionKey]:
+        for signer, encryption_key in (*self._retired, (self.signer, self.encryption_key)):
+            if encryption_key.public_key in request.head.recipients:
+                return signer, encryption_key
+        return self.signer, self.encryption_key
+
     def _answer(self, key: JobKey, does: Behaviour) -> WorkerJob:
+        signer = self._pair_for(self._requests[key])[0]
         issued = {Behaviour.FROM_FUTURE: HOUR}.get(does, 0)
         statement = replace(self._statements[key], issued_at=self._clock() + issued)
         if does in _AGED:
@@ -249,10 +335,10 @@ class ScriptedWorker:
             case Behaviour.UNREGISTERED_KEY:
                 return self._signed(key, statement, EcdsaSigner.generate())
             case Behaviour.BAD_SIGNATURE:
-                return self._signed(key, replace(statement, units=8), self.signer, units=7)
+                return self._signed(key, replace(statement, units=8), signer, units=7)
             case Behaviour.HUGE_RESULT:
-                return replace(self._signed(key, statement, self.signer), result_length=10 << 30)
-        return self._signed(key, statement, self.signer)
+                return replace(self._signed(key, statement, signer), result_length=10 << 30)
+        return self._signed(key, statement, signer)
 
     def _signed(
         self, key: JobKey, statement: Statement, signer: Signer, units: int | None = None

@@ -20,9 +20,9 @@ class Access:
     def __init__(self, tokens: TokenList) -> None:
         self._tokens = tokens
 
-    def require(self, request: Request, scope: TokenScope) -> None:
+    def require(self, request: Request, *scopes: TokenScope) -> TokenScope:
         """
-        Return if the request may do what *scope* allows.
+        Return the scope of the request's token, if it is one of *scopes*.
 
         1. It came over https, or from this machine.
         2. It carries a token of the list.
@@ -36,8 +36,10 @@ class Access:
         found = self._scope_of(request.scope)
         if found is None:  # 2.
             raise RefusalError(401, "a token of this worker is needed")
-        if found is not scope:  # 3.
-            raise RefusalError(403, f"the token is not for {scope.value}")
+        if found not in scopes:  # 3.
+            words = " or ".join(scope.value for scope in scopes)
+            raise RefusalError(403, f"the token is not for {words}")
+        return found
 
     def is_known(self, scope: Scope) -> bool:
         """Whether the request carries a token that counts, whatever for."""

@@ -21,7 +21,7 @@ from starlette.routing import BaseRoute, Route
 from orchestrator.attestation.statement import sign_statement
 from orchestrator.blobs.server import blob_routes, parse_hash, read_body
 from orchestrator.crypto.keys import verify_reply_key
-from orchestrator.encoding import blake2_256, registration_digest
+from orchestrator.encoding import blake2_256
 from orchestrator.errors import (
     BlobError,
     BlobUnavailableError,
@@ -33,13 +33,13 @@ from orchestrator.models import (
     Completion,
     Outcome,
     Statement,
-    WorkerRegistration,
 )
 from orchestrator.tasks.sandbox import Sandbox
 from orchestrator.worker.access import Access
+from orchestrator.worker.enrolment import Enrolment
 from orchestrator.worker.execution import Execution
 from orchestrator.worker.heads import Heads, JobFacts
-from orchestrator.worker.identity import WorkerKeys
+from orchestrator.worker.identity import KeyRing
 from orchestrator.worker.meters import Meters
 from orchestrator.worker.outcomes import OutcomeStore, StoredOutcome, WorkerBlobs
 from orchestrator.worker.refusal import RefusalError
@@ -59,6 +59,7 @@ from orchestrator.workers.wire import (
     dump_signature,
     load_job_request,
     load_registration_request,
+    load_rotation_request,
 )
 
 __all__ = ["WorkerApp"]
@@ -79,7 +80,8 @@ class WorkerApp:
     """The handlers, over the parts that they need."""
 
     settings: WorkerSettings
-    keys: WorkerKeys
+    keys: KeyRing
+    enrolment: Enrolment
     access: Access
     heads: Heads
     outcomes: OutcomeStore
@@ -97,6 +99,7 @@ class WorkerApp:
             Route("/v1/identity", self._identity, methods=["GET"]),
             Route("/v1/evidence", self._evidence, methods=["POST"]),
             Route("/v1/registration", self._registration, methods=["POST"]),
+            Route("/v1/rotation", self._rotation, methods=["POST"]),
             Route(job, self._put_job, methods=["PUT"]),
             Route(job, self._get_job, methods=["GET"]),
             Route(job, self._delete_job, methods=["DELETE"]),
@@ -105,7 +108,7 @@ class WorkerApp:
             *blob_routes(
                 self.blobs,
                 max_bytes=self.settings.max_envelope_bytes,
-                authorize_put=lambda request: self.access.require(request, TokenScope.JOBS),
+                authorize_put=self._authorize_put,
             ),
         ]
 
@@ -142,48 +145,49 @@ class WorkerApp:
         self.meters.refused(status)
         return JSONResponse({"error": message}, status, headers)
 
+    def _authorize_put(self, request: Request) -> Callable[[bytes], object]:
+        """Payloads are put with one scope, evidence with the other."""
+        scope = self.access.require(request, TokenScope.JOBS, TokenScope.REGISTRATION)
+        return self.blobs.put if scope is TokenScope.JOBS else self.enrolment.keep_evidence
+
     async def _identity(self, request: Request) -> Response:
         del request
+        return self._identify()
+
+    def _identify(self) -> Response:
+        newest = self.keys.newest
         identity = WorkerIdentity(
-            signing_key=self.keys.signing_key,
-            encryption_key=self.keys.encryption_key.public_key,
+            signing_key=newest.signing_key,
+            encryption_key=newest.encryption_key.public_key,
             version=self.settings.version,
             tasks=tuple(self.sandbox.tasks),
             slots=self.settings.slots,
             queue=self.settings.queue,
             running=self.execution.running,
             waiting=self.execution.waiting,
-            tee=None,
+            tee=self.enrolment.tee,
             development=self.settings.development,
+            retired_keys=tuple(pair.signing_key for pair in self.keys.retired),
         )
         return Response(dump_identity(identity), media_type=_JSON)
 
     async def _evidence(self, request: Request) -> Response:
-        del request
-        words = "this worker is a development worker, no TEE: it has no evidence to show"
-        return JSONResponse({"error": words}, 501)
+        body = await read_body(request, max_bytes=_MAX_SMALL_BODY)
+        is_known = self.access.is_known(request.scope)
+        data = await self.enrolment.evidence(body, is_known=is_known)
+        return Response(data, media_type="application/cbor")
 
     async def _registration(self, request: Request) -> Response:
         self.access.require(request, TokenScope.REGISTRATION)
         asked = load_registration_request(await read_body(request, max_bytes=_MAX_SMALL_BODY))
-        if not self.heads.knows(asked.genesis, asked.contract):
-            raise RefusalError(422, "genesis, contract: not those that this worker works for")
-        registration = WorkerRegistration(
-            signing_key=self.keys.signing_key,
-            encryption_key=self.keys.encryption_key.public_key,
-            measurement=asked.measurement,
-            evidence_hash=asked.evidence_hash,
-            endpoint=b"",
-            valid_until=asked.valid_until,
-        )
-        digest = registration_digest(
-            registration, genesis_hash=asked.genesis, contract=asked.contract
-        )
-        if self.settings.unsafe_without_chain:
-            await asyncio.to_thread(
-                self.outcomes.set_measurement, asked.genesis, asked.contract, asked.measurement
-            )
-        return Response(dump_signature(self.keys.signer.sign(digest)), media_type=_JSON)
+        signature = await self.enrolment.registration(asked)
+        return Response(dump_signature(signature), media_type=_JSON)
+
+    async def _rotation(self, request: Request) -> Response:
+        self.access.require(request, TokenScope.REGISTRATION)
+        asked = load_rotation_request(await read_body(request, max_bytes=_MAX_SMALL_BODY))
+        await self.enrolment.rotate(asked)
+        return self._identify()
 
     async def _put_job(self, request: Request) -> Response:
         """
@@ -262,7 +266,7 @@ class WorkerApp:
     def _check_reply_key(self, key: JobKey, facts: JobFacts) -> None:
         try:
             verify_reply_key(facts.head.public_key)
-            seal_trial(key, facts.head.public_key, self.keys)
+            seal_trial(key, facts.head.public_key, facts.signing_key)
         except InputError as error:
             raise RefusalError(422, f"head.public_key: {error}") from error
 
@@ -281,8 +285,10 @@ class WorkerApp:
         return Response(self._final(stored), media_type=_JSON)
 
     def _final(self, stored: StoredOutcome) -> bytes:
-        """Sign a stored outcome, with the time of now."""
-        key = stored.key
+        """Sign a stored outcome with the key that it belongs to and the time of now."""
+        key, pair = stored.key, self.keys.find(stored.signing_key)
+        if pair is None:
+            raise RefusalError(410, "the key that signed this job's outcome is gone")
         statement = Statement(
             genesis_hash=key.genesis,
             contract=key.contract,
@@ -296,7 +302,7 @@ class WorkerApp:
             finished_at=stored.finished_at,
             issued_at=max(self.clock(), stored.finished_at),
         )
-        signature = sign_statement(statement, self.keys.signer)
+        signature = sign_statement(statement, pair.signer)
         self.on_signed()
         completion = Completion(
             job_id=key.job_id,
@@ -309,7 +315,7 @@ class WorkerApp:
                 issued_at=statement.issued_at,
                 signature=signature,
             ),
-            tee_worker_pubkey=self.keys.signing_key,
+            tee_worker_pubkey=pair.signing_key,
         )
         is_done = stored.outcome is Outcome.COMPLETED
         job = WorkerJob(

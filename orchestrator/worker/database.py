@@ -21,17 +21,30 @@ __all__ = ["Database"]
 
 T = TypeVar("T")
 
-_VERSION = 1
+_VERSION = 2
 # "phjw": tells the file from any other SQLite file.
 _APPLICATION_ID = 0x70686A77
 _MAX_BATCH = 64
 _BUSY_SECONDS = 10.0
-_SCHEMA = """
+_MEASUREMENTS = """
+CREATE TABLE measurements (
+    genesis BLOB NOT NULL, contract BLOB NOT NULL, signing_key BLOB NOT NULL,
+    measurement BLOB NOT NULL,
+    PRIMARY KEY (genesis, contract, signing_key)
+) WITHOUT ROWID
+"""
+_EVIDENCE = """
+CREATE TABLE evidence (
+    hash BLOB PRIMARY KEY, signing_key BLOB NOT NULL, number INTEGER NOT NULL, data BLOB NOT NULL
+) WITHOUT ROWID
+"""
+_SCHEMA = f"""
 CREATE TABLE outcomes (
     genesis BLOB NOT NULL, contract BLOB NOT NULL, job_id TEXT NOT NULL, payload_hash BLOB NOT NULL,
     outcome INTEGER NOT NULL, result_hash BLOB NOT NULL, result_length INTEGER NOT NULL,
     units INTEGER NOT NULL, measurement BLOB NOT NULL, started_at INTEGER NOT NULL,
     finished_at INTEGER NOT NULL, deadline INTEGER NOT NULL, envelope BLOB,
+    signing_key BLOB NOT NULL,
     PRIMARY KEY (genesis, contract, job_id, payload_hash)
 ) WITHOUT ROWID;
 CREATE INDEX outcomes_by_result ON outcomes (result_hash);
@@ -39,25 +52,37 @@ CREATE INDEX outcomes_by_deadline ON outcomes (deadline);
 CREATE TABLE uploads (
     hash BLOB PRIMARY KEY, added_at INTEGER NOT NULL, length INTEGER NOT NULL, data BLOB NOT NULL
 );
-CREATE TABLE measurements (
-    genesis BLOB NOT NULL, contract BLOB NOT NULL, measurement BLOB NOT NULL,
-    PRIMARY KEY (genesis, contract)
-) WITHOUT ROWID;
+{_MEASUREMENTS};
+{_EVIDENCE};
 """
+# Version 1 knew one pair of keys, and no evidence. A column that is added needs a default.
+_FROM_VERSION_1 = f"""
+ALTER TABLE outcomes ADD COLUMN signing_key BLOB NOT NULL DEFAULT x'';
+UPDATE outcomes SET signing_key = :key;
+ALTER TABLE measurements RENAME TO old_measurements;
+{_MEASUREMENTS};
+INSERT INTO measurements SELECT genesis, contract, :key, measurement FROM old_measurements;
+DROP TABLE old_measurements;
+{_EVIDENCE}
+"""  # noqa: S608 - constants
 
 _Write: TypeAlias = tuple[Callable[[sqlite3.Connection], object], "Future[object]"]
 
 
 class Database:
     """
-    Opens *path*, or makes it.
+    Opens *path*, or makes it; a file of version 1 is brought to this one's.
+
+    What a file of version 1 holds was signed with *first_key*, the only one that its worker had
+    (34 bytes).
 
     Raises:
         ConfigError: The file is not a worker's, is of another version, or can't be opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, first_key: bytes) -> None:
         self._path = path
+        self._first_key = first_key
         _make_private(path)
         try:
             self._writer = self._connect()
@@ -124,6 +149,11 @@ class Database:
                 self._writer.execute(f"PRAGMA user_version = {_VERSION}")
             elif application != _APPLICATION_ID:
                 raise ConfigError(f"worker database {self._path}: not the database of a worker")
+            elif version == 1:
+                for statement in _FROM_VERSION_1.split(";"):
+                    values = {"key": self._first_key} if ":key" in statement else {}
+                    self._writer.execute(statement, values)
+                self._writer.execute(f"PRAGMA user_version = {_VERSION}")
             elif version != _VERSION:
                 raise ConfigError(
                     f"worker database {self._path}: version {version}, not {_VERSION}"

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol, TypeVar
 
 from orchestrator.chain import Chain
@@ -24,12 +25,14 @@ from orchestrator.models import (
     PublicKey,
     Worker,
     WorkerId,
+    WorkerStatus,
 )
+from orchestrator.worker.identity import KeyRing
 from orchestrator.worker.outcomes import OutcomeStore
 from orchestrator.worker.refusal import RefusalError
 from orchestrator.workers import JobKey, JobRequest, RequestHead
 
-__all__ = ["ChainHeads", "Heads", "JobFacts", "UnsafeRequestHeads"]
+__all__ = ["ChainHeads", "Heads", "JobFacts", "Standing", "UnsafeRequestHeads"]
 
 T = TypeVar("T")
 
@@ -43,16 +46,31 @@ _IDLE_SECONDS = 20.0
 _STEP_MS = 1_000
 # The administrator can change it, so it is read again now and then.
 _PARAMETERS_MS = 60_000
+# No contract lets a job live longer (protocol 2.4), and none starts after a registration's end.
+_LONGEST_TTL_MS = 30 * 86_400_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobFacts:
-    """The job's head, what statements about it say as measurement, and its payload if known."""
+    """
+    The job's head, which of the worker's keys signs about it, and its payload if known.
+
+    `measurement` is what statements say: that of the key's registration.
+    """
 
     head: RequestHead
+    signing_key: PublicKey
     measurement: bytes
     max_clock_skew: int
     payload: bytes | None = None
+
+
+class Standing(Enum):
+    """What became of the registration of a key."""
+
+    UNREGISTERED = "not registered"
+    IN_USE = "registered, and jobs may be sealed to its pair"
+    OVER = "over for so long that no job for it can be open"
 
 
 class Heads(Protocol):
@@ -73,6 +91,15 @@ class Heads(Protocol):
 
     def knows(self, genesis: bytes, contract: bytes) -> bool:
         """Whether this worker works for the contract."""
+        ...
+
+    async def standing(self, key: PublicKey, genesis: bytes, contract: bytes) -> Standing:
+        """
+        Return what is known of the registration of one of the worker's keys.
+
+        Raises:
+            RefusalError: 503, can't tell.
+        """
         ...
 
     def clock_trouble(self) -> str | None:
@@ -116,14 +143,14 @@ class ChainHeads:
         chain: Chain,
         contract: bytes,
         *,
-        signing_key: PublicKey,
+        keys: KeyRing,
         clock: Callable[[], int],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._chain = chain
         self._contract = contract
         self._processor = JobProcessor(contract)
-        self._signing_key = signing_key
+        self._keys = keys
         self._clock = clock
         self._monotonic = monotonic
         # The clock against the monotonic one (ms), when it was last known not to be ahead.
@@ -131,18 +158,24 @@ class ChainHeads:
         self._watched: tuple[int, float] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="worker-chain")
         self._genesis = chain.genesis_hash
-        self._self: Worker | None = None
-        self._encryption_keys: dict[WorkerId, bytes] = {}
+        self._workers: dict[WorkerId, Worker] = {}
         self._parameters: tuple[int, Parameters] | None = None
 
     async def facts(self, request: JobRequest) -> JobFacts:
         key = request.key
         if not self.knows(key.genesis, key.contract):
             raise RefusalError(422, "genesis, contract: not those that this worker works for")
+        return await self._in_thread(lambda: self._read(request))
+
+    async def standing(self, key: PublicKey, genesis: bytes, contract: bytes) -> Standing:
+        del genesis, contract  # those of the chain
+        return await self._in_thread(lambda: self._standing(key))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_READ_SECONDS):
-                return await loop.run_in_executor(self._thread, self._read, request)
+                return await loop.run_in_executor(self._thread, work)
         except (ChainError, TimeoutError) as error:
             raise _later(_UNREADABLE) from error
 
@@ -173,18 +206,21 @@ class ChainHeads:
         trouble = self._clock_trouble(job.created_at)
         if trouble is not None:
             raise _later(trouble)
-        us = self._ourselves()
-        if us is None:
+        workers = [self._worker(worker) for worker in job.workers]
+        ours = [worker for worker in workers if self._keys.find(worker.signing_key) is not None]
+        if not ours and not self._is_registered():
             raise _later("this worker is not registered on the chain yet")
-        head = self._head(job)
+        head = _head(job, workers)
         _check_head(key, request.head, job, head)
-        if us.worker not in job.workers:
+        if not ours:
             raise RefusalError(422, f"job {key.job_id} is not for this worker")
         if job.status is not JobStatus.SUBMITTED:
             raise RefusalError(409, f"job {key.job_id} is {job.status.value} on the chain")
+        us = self._signs(ours)
         payload = job.encrypted_payload
         return JobFacts(
             head=head,
+            signing_key=us.signing_key,
             measurement=us.measurement,
             max_clock_skew=self._skew(),
             payload=payload.data if isinstance(payload, InlinePayload) else None,
@@ -216,27 +252,39 @@ class ChainHeads:
             self._watched = (number, now)
         return now - self._watched[1] >= _IDLE_SECONDS
 
-    def _head(self, job: Job) -> RequestHead:
-        return RequestHead(
-            owner=job.owner,
-            public_key=job.public_key,
-            recipients=tuple(self._encryption_key(worker) for worker in job.workers),
-            created_at=job.created_at,
-            deadline=job.deadline,
-        )
-
-    def _ourselves(self) -> Worker | None:
-        if self._self is None:
-            self._self = self._chain.read(self._processor.worker_by_key(self._signing_key))
-        return self._self
-
-    def _encryption_key(self, worker: WorkerId) -> bytes:
-        if worker not in self._encryption_keys:
+    def _worker(self, worker: WorkerId) -> Worker:
+        """Return a worker as first read: its keys and its measurement never change."""
+        if worker not in self._workers:
             found = self._chain.read(self._processor.get_worker(worker))
             if found is None:
                 raise _later(f"the chain has no worker {worker}")
-            self._encryption_keys[worker] = found.encryption_key
-        return self._encryption_keys[worker]
+            self._workers[worker] = found
+        return self._workers[worker]
+
+    def _signs(self, ours: list[Worker]) -> Worker:
+        """Return the first that is trusted now, or else the first: one of them signs, for ever."""
+        if len(ours) > 1:
+            now = self._chain.finalized_head().timestamp
+            for known in ours:
+                worker = self._chain.read(self._processor.get_worker(known.worker))
+                if worker is not None and _is_trusted(worker, now):
+                    return worker
+        return ours[0]
+
+    def _is_registered(self) -> bool:
+        pairs = self._keys.pairs
+        return any(self._registration(pair.signing_key) is not None for pair in pairs)
+
+    def _registration(self, key: PublicKey) -> Worker | None:
+        return self._chain.read(self._processor.worker_by_key(key))
+
+    def _standing(self, key: PublicKey) -> Standing:
+        # The time first: a renewal after it only makes the registration end later.
+        now = self._chain.finalized_head().timestamp
+        worker = self._registration(key)
+        if worker is None:
+            return Standing.UNREGISTERED
+        return Standing.OVER if now > worker.valid_until + _LONGEST_TTL_MS else Standing.IN_USE
 
     def _skew(self) -> int:
         now = self._clock()
@@ -248,19 +296,28 @@ class ChainHeads:
 class UnsafeRequestHeads:
     """Believes requests: whoever has a token can have anything signed. For development alone."""
 
-    def __init__(self, outcomes: OutcomeStore) -> None:
+    def __init__(self, outcomes: OutcomeStore, keys: KeyRing) -> None:
         self._outcomes = outcomes
+        self._keys = keys
 
     async def facts(self, request: JobRequest) -> JobFacts:
         key = request.key
-        measurement = self._outcomes.measurement(key.genesis, key.contract)
+        pairs = {pair.encryption_key.public_key: pair for pair in self._keys.pairs}
+        named = [pairs[recipient] for recipient in request.head.recipients if recipient in pairs]
+        signing_key = (named[0] if named else self._keys.newest).signing_key
+        measurement = self._outcomes.measurement(key.genesis, key.contract, signing_key)
         if measurement is None:
             raise _later("this worker was not asked to register for this contract yet")
         return JobFacts(
             head=request.head,
+            signing_key=signing_key,
             measurement=measurement,
             max_clock_skew=Parameters().max_clock_skew,
         )
+
+    async def standing(self, key: PublicKey, genesis: bytes, contract: bytes) -> Standing:
+        is_known = self._outcomes.measurement(genesis, contract, key) is not None
+        return Standing.IN_USE if is_known else Standing.UNREGISTERED
 
     def check_envelope(self, request: JobRequest, envelope: bytes) -> None:
         try:
@@ -293,6 +350,20 @@ class UnsafeRequestHeads:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _head(job: Job, workers: list[Worker]) -> RequestHead:
+    return RequestHead(
+        owner=job.owner,
+        public_key=job.public_key,
+        recipients=tuple(worker.encryption_key for worker in workers),
+        created_at=job.created_at,
+        deadline=job.deadline,
+    )
+
+
+def _is_trusted(worker: Worker, now: int) -> bool:
+    return worker.status is WorkerStatus.ACTIVE and now <= worker.valid_until
 
 
 def _check_head(key: JobKey, said: RequestHead, job: Job, head: RequestHead) -> None:

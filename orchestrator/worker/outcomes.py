@@ -9,28 +9,31 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orchestrator.encoding import blake2_256
+from orchestrator.encoding import blake2_256, decode_signing_key, encode_signing_key
 from orchestrator.errors import (
     BlobNotFoundError,
     BlobTooLargeError,
     BlobUnavailableError,
     DigestMismatchError,
 )
-from orchestrator.models import Outcome
+from orchestrator.models import Outcome, PublicKey
 from orchestrator.worker.database import Database
 from orchestrator.workers import JobKey
 
-__all__ = ["OutcomeStore", "StoredOutcome", "WorkerBlobs"]
+__all__ = ["EVIDENCE_PER_KEY", "OutcomeStore", "StoredOutcome", "WorkerBlobs"]
 
+# The one in force, the one before it, and two that did not get there.
+EVIDENCE_PER_KEY = 4
 _FIELDS = (
-    "outcome, result_hash, result_length, units, measurement, started_at, finished_at, deadline"
+    "outcome, result_hash, result_length, units, measurement, started_at, finished_at, deadline,"
+    " signing_key"
 )
 _KEY = "genesis = ? AND contract = ? AND job_id = ? AND payload_hash = ?"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredOutcome:
-    """All of a statement but the time of signing."""
+    """All of a statement but the time of signing, and the key that signs it each time."""
 
     key: JobKey
     outcome: Outcome
@@ -41,6 +44,7 @@ class StoredOutcome:
     started_at: int
     finished_at: int
     deadline: int
+    signing_key: PublicKey
 
 
 class OutcomeStore:
@@ -67,6 +71,7 @@ class OutcomeStore:
             outcome.finished_at,
             outcome.deadline,
             envelope,
+            encode_signing_key(outcome.signing_key),
         )
 
         def change(connection: sqlite3.Connection) -> StoredOutcome | None:
@@ -110,21 +115,27 @@ class OutcomeStore:
 
         self._database.write(change)
 
-    def set_measurement(self, genesis: bytes, contract: bytes, measurement: bytes) -> None:
-        """Remember what statements of a worker without a chain say as measurement."""
+    def set_measurement(
+        self, genesis: bytes, contract: bytes, signing_key: PublicKey, measurement: bytes
+    ) -> None:
+        """Remember what a worker without a chain was asked to register *signing_key* with."""
 
         def change(connection: sqlite3.Connection) -> None:
-            row = (genesis, contract, measurement)
-            connection.execute("INSERT OR REPLACE INTO measurements VALUES (?, ?, ?)", row)
+            row = (genesis, contract, encode_signing_key(signing_key), measurement)
+            connection.execute("INSERT OR REPLACE INTO measurements VALUES (?, ?, ?, ?)", row)
 
         self._database.write(change)
 
-    def measurement(self, genesis: bytes, contract: bytes) -> bytes | None:
-        """Return the measurement that was registered last for this contract."""
+    def measurement(self, genesis: bytes, contract: bytes, signing_key: PublicKey) -> bytes | None:
+        """Return the measurement that the key was registered with last for this contract."""
 
         def question(connection: sqlite3.Connection) -> bytes | None:
-            text = "SELECT measurement FROM measurements WHERE genesis = ? AND contract = ?"
-            row = connection.execute(text, (genesis, contract)).fetchone()
+            text = (
+                "SELECT measurement FROM measurements"
+                " WHERE genesis = ? AND contract = ? AND signing_key = ?"
+            )
+            key = (genesis, contract, encode_signing_key(signing_key))
+            row = connection.execute(text, key).fetchone()
             return row[0] if row else None
 
         return self._database.read(question)
@@ -132,7 +143,7 @@ class OutcomeStore:
 
 class WorkerBlobs:
     """
-    The results in the store, and payloads that were put here; a `BlobStore`.
+    The results in the store, payloads that were put here, and evidence; a `BlobStore`.
 
     Payloads may take *max_bytes* together. They need not outlive the worker's process: whoever put
     them here can do it again.
@@ -165,13 +176,40 @@ class WorkerBlobs:
             raise BlobUnavailableError(f"payloads take more than {self._max_bytes} bytes together")
         return digest
 
+    def put_evidence(self, data: bytes, signing_key: PublicKey) -> bytes:
+        """
+        Keep a bundle of the pair with *signing_key* durably, and return its hash.
+
+        Of each pair the newest `EVIDENCE_PER_KEY` are kept, without an end in time.
+
+        Raises:
+            BlobUnavailableError: It could not be written.
+        """
+        digest, key = blake2_256(data), encode_signing_key(signing_key)
+
+        def change(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT OR REPLACE INTO evidence"
+                " SELECT ?, ?, 1 + coalesce(max(number), 0), ? FROM evidence",
+                (digest, key, data),
+            )
+            connection.execute(
+                "DELETE FROM evidence WHERE signing_key = ? AND number NOT IN (SELECT number"
+                " FROM evidence WHERE signing_key = ? ORDER BY number DESC LIMIT ?)",
+                (key, key, EVIDENCE_PER_KEY),
+            )
+
+        self._database.write(change)
+        return digest
+
     def get(self, digest: bytes, *, max_bytes: int) -> bytes:
         """Return the bytes that hash to *digest*, see `BlobStore.get`."""
 
         def question(connection: sqlite3.Connection) -> tuple[int, bytes] | None:
             result = "SELECT result_length, envelope FROM outcomes WHERE result_hash = ?"
             upload = "SELECT length, data FROM uploads WHERE hash = ?"
-            for text in (f"{result} AND envelope IS NOT NULL", upload):
+            evidence = "SELECT length(data), data FROM evidence WHERE hash = ?"
+            for text in (f"{result} AND envelope IS NOT NULL", upload, evidence):
                 row = connection.execute(text, (digest,)).fetchone()
                 if row:
                     return row[0], row[1] if row[0] <= max_bytes else b""
@@ -194,13 +232,14 @@ class WorkerBlobs:
             text = (
                 "SELECT 1 FROM outcomes WHERE result_hash = ? AND envelope IS NOT NULL"
                 " UNION SELECT 1 FROM uploads WHERE hash = ?"
+                " UNION SELECT 1 FROM evidence WHERE hash = ?"
             )
-            return connection.execute(text, (digest, digest)).fetchone() is not None
+            return connection.execute(text, (digest, digest, digest)).fetchone() is not None
 
         return self._database.read(question)
 
     def delete(self, digest: bytes) -> None:
-        """Forget a payload; results go with their jobs."""
+        """Forget a payload; results go with their jobs, and evidence stays."""
 
         def change(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM uploads WHERE hash = ?", (digest,))
@@ -218,7 +257,7 @@ def _find(connection: sqlite3.Connection, key: JobKey) -> StoredOutcome | None:
     row = connection.execute(text, _key(key)).fetchone()
     if row is None:
         return None
-    outcome, result_hash, length, units, measurement, started_at, finished_at, deadline = row
+    outcome, result_hash, length, units, measurement, started_at, finished_at, deadline, by = row
     return StoredOutcome(
         key=key,
         outcome=Outcome(outcome),
@@ -229,4 +268,5 @@ def _find(connection: sqlite3.Connection, key: JobKey) -> StoredOutcome | None:
         started_at=started_at,
         finished_at=finished_at,
         deadline=deadline,
+        signing_key=decode_signing_key(by),
     )

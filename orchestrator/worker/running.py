@@ -23,11 +23,11 @@ from orchestrator.encoding import (
     encode_output,
 )
 from orchestrator.errors import EncodingError, OpenError, TaskError, TaskHostError
-from orchestrator.models import Outcome, TaskInput
+from orchestrator.models import Outcome, PublicKey, TaskInput
 from orchestrator.tasks.running import RunningTask
 from orchestrator.tasks.sandbox import Sandbox
 from orchestrator.worker.heads import JobFacts
-from orchestrator.worker.identity import WorkerKeys
+from orchestrator.worker.identity import KeyRing, WorkerKeys
 from orchestrator.worker.outcomes import StoredOutcome
 from orchestrator.workers import JobKey
 
@@ -90,7 +90,7 @@ class JobRunner:
     def __init__(
         self,
         *,
-        keys: WorkerKeys,
+        keys: KeyRing,
         sandbox: Sandbox,
         clock: Callable[[], int],
         clock_trouble: Callable[[], str | None] = lambda: None,
@@ -111,6 +111,9 @@ class JobRunner:
         Raises:
             TaskHostError: The job was stopped, or the host could not run it.
         """
+        keys = self._keys.find(job.facts.signing_key)
+        if keys is None:
+            raise TaskHostError("the keys that the job was sealed to are gone")
         trouble = self._clock_trouble()
         if trouble is not None:
             raise TaskHostError(trouble)
@@ -119,7 +122,7 @@ class JobRunner:
             raise TaskHostError("the clock is before the job")
         if self._hold_seconds and job.stopped.wait(self._hold_seconds):
             raise TaskHostError("stopped")
-        done = self._execute(job)
+        done = self._execute(job, keys)
         finished_at = max(self._clock(), started_at)
         # A machine that was suspended gets here too; the job runs again then.
         elapsed_ms = (time.monotonic() - began) * 1_000
@@ -132,7 +135,7 @@ class JobRunner:
             contract=key.contract,
             job_id=key.job_id,
             payload_hash=key.payload_hash,
-            worker_key=self._keys.signing_key,
+            worker_key=keys.signing_key,
             reply_nonce=done.reply.nonce,
             reply_key=done.reply.key,
         )
@@ -146,13 +149,14 @@ class JobRunner:
             started_at=started_at,
             finished_at=finished_at,
             deadline=job.facts.head.deadline,
+            signing_key=keys.signing_key,
         )
         return outcome, envelope
 
-    def _execute(self, job: AcceptedJob) -> _Done:
+    def _execute(self, job: AcceptedJob, keys: WorkerKeys) -> _Done:
         head = job.facts.head
         try:
-            opened = open_job(job.envelope, self._keys.encryption_key)
+            opened = open_job(job.envelope, keys.encryption_key)
             verify_job_header(
                 opened.header,
                 genesis=job.key.genesis,
@@ -197,7 +201,7 @@ class JobRunner:
         )
 
 
-def seal_trial(key: JobKey, reply_key: bytes, keys: WorkerKeys) -> None:
+def seal_trial(key: JobKey, reply_key: bytes, signing_key: PublicKey) -> None:
     """
     Seal nothing to *reply_key*, to know before executing that a result can be.
 
@@ -210,7 +214,7 @@ def seal_trial(key: JobKey, reply_key: bytes, keys: WorkerKeys) -> None:
         contract=key.contract,
         job_id=key.job_id,
         payload_hash=key.payload_hash,
-        worker_key=keys.signing_key,
+        worker_key=signing_key,
         reply_nonce=_NO_NONCE,
         reply_key=reply_key,
     )

@@ -9,18 +9,20 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from starlette.types import ASGIApp
 
 from orchestrator.chain import Chain
+from orchestrator.encoding import encode_signing_key
 from orchestrator.errors import BlobUnavailableError, ChainError, ConfigError, InputError
 from orchestrator.http_server import PeerRateLimit, serve, stop_on_signal
 from orchestrator.keystore.private_files import ensure_private_directory
-from orchestrator.models import PublicKey
+from orchestrator.quotes import QuoteSource
 from orchestrator.tasks.registry import find_tasks
 from orchestrator.tasks.sandbox import Sandbox
 from orchestrator.worker.access import Access
 from orchestrator.worker.app import WorkerApp
 from orchestrator.worker.database import Database
+from orchestrator.worker.enrolment import Enrolment
 from orchestrator.worker.execution import Execution
 from orchestrator.worker.heads import ChainHeads, Heads, UnsafeRequestHeads
-from orchestrator.worker.identity import load_or_make_keys
+from orchestrator.worker.identity import KeyRing, load_or_make_keys
 from orchestrator.worker.meters import Meters
 from orchestrator.worker.outcomes import OutcomeStore, StoredOutcome, WorkerBlobs
 from orchestrator.worker.running import AcceptedJob, JobRunner
@@ -40,6 +42,7 @@ class WorkerServer:
     Making it takes hold of the folder, makes keys if there are none, and starts the process that
     runs tasks. `serve` (or `run`) must follow, or `close`.
 
+    *quotes* is the platform's, `None` where there is no TEE; it is closed with the server.
     *on_signed* is called after each signature, before it is sent: tests end the process there.
 
     Raises:
@@ -53,9 +56,11 @@ class WorkerServer:
         chain: Chain | None,
         *,
         clock: Callable[[], int],
+        quotes: QuoteSource | None = None,
         on_signed: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
+        self._quotes = quotes
         self._clock = clock
         if chain is None and not settings.unsafe_without_chain:
             raise ConfigError("chain: missing; only a development worker may do without")
@@ -69,11 +74,12 @@ class WorkerServer:
             # The forking process is started before there are keys in this one's memory.
             self._sandbox = self._start_sandbox(references)
             keys = load_or_make_keys(settings.folder, settings.scheme)
-            database = Database(settings.folder / "worker.db")
+            first_key = encode_signing_key(keys.pairs[0].signing_key)
+            database = Database(settings.folder / "worker.db", first_key)
             self._closing.callback(database.close)
             self._outcomes = OutcomeStore(database)
             meters = Meters(version=settings.version)
-            self._heads = self._make_heads(chain, keys.signing_key)
+            self._heads = self._make_heads(chain, keys)
             runner = JobRunner(
                 keys=keys,
                 sandbox=self._sandbox,
@@ -90,13 +96,24 @@ class WorkerServer:
                 meters=meters,
             )
             access = Access(TokenList(settings.folder))
+            self._blobs = WorkerBlobs(database, max_bytes=settings.uploads_bytes, clock_ms=clock)
+            self._enrolment = Enrolment(
+                keys=keys,
+                heads=self._heads,
+                outcomes=self._outcomes,
+                blobs=self._blobs,
+                quotes=quotes,
+                version=settings.version,
+                keeps_measurements=settings.unsafe_without_chain,
+            )
             app = WorkerApp(
                 settings=settings,
                 keys=keys,
+                enrolment=self._enrolment,
                 access=access,
                 heads=self._heads,
                 outcomes=self._outcomes,
-                blobs=WorkerBlobs(database, max_bytes=settings.uploads_bytes, clock_ms=clock),
+                blobs=self._blobs,
                 execution=self._execution,
                 sandbox=self._sandbox,
                 meters=meters,
@@ -135,6 +152,8 @@ class WorkerServer:
     async def shut_down(self) -> None:
         """Stop what runs, none of which gets an outcome by that, and let go of everything."""
         await self._execution.close()
+        if self._quotes is not None:
+            await self._quotes.close()
         await asyncio.to_thread(self.close)
 
     def run(self, *, ready: Callable[[str], None] | None = None) -> None:
@@ -185,14 +204,12 @@ class WorkerServer:
         self._closing.callback(sandbox.close)
         return sandbox
 
-    def _make_heads(self, chain: Chain | None, signing_key: PublicKey) -> Heads:
+    def _make_heads(self, chain: Chain | None, keys: KeyRing) -> Heads:
         heads: Heads
         if chain is None or self._settings.contract is None:
-            heads = UnsafeRequestHeads(self._outcomes)
+            heads = UnsafeRequestHeads(self._outcomes, keys)
         else:
-            heads = ChainHeads(
-                chain, self._settings.contract, signing_key=signing_key, clock=self._clock
-            )
+            heads = ChainHeads(chain, self._settings.contract, keys=keys, clock=self._clock)
         self._closing.callback(heads.close)
         return heads
 

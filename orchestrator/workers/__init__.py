@@ -94,7 +94,8 @@ class WorkerIdentity:
 
     `slots` jobs run at once and `queue` more may wait; `running` and `waiting` are the load.
     `tee` is `None` for a worker that does not claim to run in one; `development` lists the
-    developer options it runs with.
+    developer options it runs with. The keys are the newest; jobs for a worker that is registered
+    under one of `retired_keys` still run here.
     """
 
     signing_key: PublicKey
@@ -107,6 +108,11 @@ class WorkerIdentity:
     waiting: int
     tee: str | None
     development: tuple[str, ...]
+    retired_keys: tuple[PublicKey, ...] = ()
+
+    def serves(self, signing_key: PublicKey) -> bool:
+        """Whether jobs for the worker registered under *signing_key* are run here."""
+        return signing_key in (self.signing_key, *self.retired_keys)
 
 
 class WorkerClient(Protocol):
@@ -128,8 +134,41 @@ class WorkerClient(Protocol):
         measurement: bytes,
         evidence_hash: bytes,
         valid_until: int,
+        signing_key: PublicKey | None = None,
     ) -> Signature:
-        """Return the worker's possession signature (protocol 3.3), unverified."""
+        """
+        Return the worker's possession signature (protocol 3.3), unverified.
+
+        It is by the worker's newest key, or by the older one named by *signing_key*.
+        """
+        ...
+
+    async def evidence(
+        self,
+        *,
+        genesis: bytes,
+        contract: bytes,
+        challenge: bytes,
+        signing_key: PublicKey | None = None,
+    ) -> bytes:
+        """
+        Return the bytes of an evidence bundle, unverified and not even parsed.
+
+        It is for the worker's newest keys, or for the older pair named by *signing_key*; there are
+        at most `MAX_BUNDLE_BYTES` of it. A worker without a TEE refuses with 501.
+        """
+        ...
+
+    async def put_evidence(self, data: bytes) -> bytes:
+        """Have the worker keep the bytes of a bundle of its own, and return their hash."""
+        ...
+
+    async def rotate(self, *, genesis: bytes, contract: bytes) -> WorkerIdentity:
+        """
+        Have the worker make new keys, and return what it says about itself then.
+
+        Refused with 409 while the newest keys are not registered at the contract.
+        """
         ...
 
     async def put_blob(self, data: bytes) -> bytes:

@@ -23,13 +23,18 @@ from orchestrator.errors import (
     WorkerRefusedError,
     WorkerUnavailableError,
 )
-from orchestrator.models import Signature
+from orchestrator.evidence import MAX_BUNDLE_BYTES
+from orchestrator.models import PublicKey, Signature
 from orchestrator.workers import JobKey, JobRequest, WorkerIdentity, WorkerJob
 from orchestrator.workers.transport import AiohttpTransport
 from orchestrator.workers.wire import (
+    EvidenceRequest,
     RegistrationRequest,
+    RotationRequest,
+    dump_evidence_request,
     dump_job_request,
     dump_registration_request,
+    dump_rotation_request,
     job_path,
     load_identity,
     load_job,
@@ -50,7 +55,7 @@ class HttpWorkerClient:
     The worker at *url*; see `WorkerClient`.
 
     *timeout_seconds* bounds each call as a whole, to which a long poll adds its wait. The answer
-    to `get_blob` may take *blob_seconds*.
+    to `get_blob` may take *blob_seconds*, one to `evidence` *evidence_seconds*.
 
     Raises:
         ConfigError: The URL is not one of a worker, or a token would be sent in the clear.
@@ -63,11 +68,13 @@ class HttpWorkerClient:
         *,
         timeout_seconds: float = 15.0,
         blob_seconds: float = 120.0,
+        evidence_seconds: float = 60.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._url = _check_url(url, has_token=token is not None)
         self._timeout_seconds = timeout_seconds
         self._blob_seconds = blob_seconds
+        self._evidence_seconds = evidence_seconds
         headers = {"accept-encoding": "identity", "user-agent": "phala-jobs"}
         if token is not None:
             headers["authorization"] = f"Bearer {_check_token(token)}"
@@ -95,6 +102,7 @@ class HttpWorkerClient:
         measurement: bytes,
         evidence_hash: bytes,
         valid_until: int,
+        signing_key: PublicKey | None = None,
     ) -> Signature:
         request = RegistrationRequest(
             genesis=genesis,
@@ -102,12 +110,48 @@ class HttpWorkerClient:
             measurement=measurement,
             evidence_hash=evidence_hash,
             valid_until=valid_until,
+            signing_key=signing_key,
         )
         _, body = await self._ask(
             "POST", "/v1/registration", content=dump_registration_request(request)
         )
         try:
             return load_signature(body)
+        except EncodingError as error:
+            raise self._garbage(error) from error
+
+    async def evidence(
+        self,
+        *,
+        genesis: bytes,
+        contract: bytes,
+        challenge: bytes,
+        signing_key: PublicKey | None = None,
+    ) -> bytes:
+        request = EvidenceRequest(
+            genesis=genesis, contract=contract, challenge=challenge, signing_key=signing_key
+        )
+        try:
+            _, body = await self._ask(
+                "POST",
+                "/v1/evidence",
+                content=dump_evidence_request(request),
+                max_bytes=MAX_BUNDLE_BYTES,
+                seconds=self._evidence_seconds,
+            )
+        except BlobTooLargeError as error:
+            raise WorkerProtocolError(str(error)) from error
+        return body
+
+    async def put_evidence(self, data: bytes) -> bytes:
+        # The token's scope says that it is not a payload.
+        return await self.put_blob(data)
+
+    async def rotate(self, *, genesis: bytes, contract: bytes) -> WorkerIdentity:
+        request = RotationRequest(genesis=genesis, contract=contract)
+        _, body = await self._ask("POST", "/v1/rotation", content=dump_rotation_request(request))
+        try:
+            return load_identity(body)
         except EncodingError as error:
             raise self._garbage(error) from error
 

@@ -30,34 +30,60 @@ from orchestrator.workers import (
 from orchestrator.workers.json_object import JsonObject, parse_object, read_base64
 
 __all__ = [
+    "EvidenceRequest",
     "RegistrationRequest",
+    "RotationRequest",
+    "dump_evidence_request",
     "dump_identity",
     "dump_job",
     "dump_job_request",
     "dump_registration_request",
+    "dump_rotation_request",
     "dump_signature",
     "job_path",
+    "load_evidence_request",
     "load_identity",
     "load_job",
     "load_job_request",
     "load_registration_request",
+    "load_rotation_request",
     "load_signature",
 ]
 
 _KEY_BYTES = {Scheme.SR25519: 32, Scheme.ECDSA: 33}
 _SIGNATURE_BYTES = {Scheme.SR25519: 64, Scheme.ECDSA: 65}
 _MAX_RECIPIENTS = 4
+_MAX_RETIRED = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegistrationRequest:
-    """What a registrar asks a worker to sign."""
+    """What a registrar asks a worker to sign; with its newest key when `signing_key` is `None`."""
 
     genesis: bytes
     contract: bytes
     measurement: bytes
     evidence_hash: bytes
     valid_until: int
+    signing_key: PublicKey | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvidenceRequest:
+    """What evidence has to be bound to; to the newest keys when `signing_key` is `None`."""
+
+    genesis: bytes
+    contract: bytes
+    challenge: bytes
+    signing_key: PublicKey | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotationRequest:
+    """The contract at which the newest keys must be registered before there are newer ones."""
+
+    genesis: bytes
+    contract: bytes
 
 
 def _text(data: bytes) -> str:
@@ -214,6 +240,7 @@ def dump_identity(identity: WorkerIdentity) -> bytes:
             "load": {"running": identity.running, "waiting": identity.waiting},
             "tee": identity.tee,
             "development": list(identity.development),
+            "retired_keys": [_public_key(key) for key in identity.retired_keys],
         }
     )
 
@@ -227,6 +254,8 @@ def load_identity(body: bytes) -> WorkerIdentity:
     """
     whole = parse_object(body, "answer")
     capacity, load = whole.nested("capacity"), whole.nested("load")
+    # Workers of before rotation say nothing of it.
+    retired = whole.items("retired_keys", _MAX_RETIRED) if whole.has("retired_keys") else []
     return WorkerIdentity(
         signing_key=_load_public_key(whole.nested("signing_key")),
         encryption_key=whole.bytes("encryption_key"),
@@ -238,6 +267,9 @@ def load_identity(body: bytes) -> WorkerIdentity:
         waiting=load.unsigned("waiting", 32),
         tee=None if whole.get("tee") is None else whole.text("tee"),
         development=whole.names("development"),
+        retired_keys=tuple(
+            _load_public_key(JsonObject(key, "answer.retired_keys")) for key in retired
+        ),
     )
 
 
@@ -250,6 +282,7 @@ def dump_registration_request(request: RegistrationRequest) -> bytes:
             "measurement": _text(request.measurement),
             "evidence_hash": _text(request.evidence_hash),
             "valid_until": request.valid_until,
+            **_named(request.signing_key),
         }
     )
 
@@ -261,7 +294,7 @@ def load_registration_request(body: bytes) -> RegistrationRequest:
     Raises:
         EncodingError: The body is not of the protocol; names the field.
     """
-    fields = ("genesis", "contract", "measurement", "evidence_hash", "valid_until")
+    fields = ("genesis", "contract", "measurement", "evidence_hash", "valid_until", "signing_key")
     whole = parse_object(body, "body", only=fields)
     return RegistrationRequest(
         genesis=whole.bytes("genesis"),
@@ -269,7 +302,52 @@ def load_registration_request(body: bytes) -> RegistrationRequest:
         measurement=whole.bytes("measurement"),
         evidence_hash=whole.bytes("evidence_hash"),
         valid_until=whole.unsigned("valid_until"),
+        signing_key=_load_named(whole),
     )
+
+
+def dump_evidence_request(request: EvidenceRequest) -> bytes:
+    """Return the body that asks for evidence."""
+    return _dump(
+        {
+            "genesis": _text(request.genesis),
+            "contract": _text(request.contract),
+            "challenge": _text(request.challenge),
+            **_named(request.signing_key),
+        }
+    )
+
+
+def load_evidence_request(body: bytes) -> EvidenceRequest:
+    """
+    Return what evidence is asked for.
+
+    Raises:
+        EncodingError: The body is not of the protocol; names the field.
+    """
+    whole = parse_object(body, "body", only=("genesis", "contract", "challenge", "signing_key"))
+    return EvidenceRequest(
+        genesis=whole.bytes("genesis"),
+        contract=whole.bytes("contract"),
+        challenge=whole.bytes("challenge"),
+        signing_key=_load_named(whole),
+    )
+
+
+def dump_rotation_request(request: RotationRequest) -> bytes:
+    """Return the body that asks for new keys."""
+    return _dump({"genesis": _text(request.genesis), "contract": _text(request.contract)})
+
+
+def load_rotation_request(body: bytes) -> RotationRequest:
+    """
+    Return at which contract new keys are asked for.
+
+    Raises:
+        EncodingError: The body is not of the protocol; names the field.
+    """
+    whole = parse_object(body, "body", only=("genesis", "contract"))
+    return RotationRequest(genesis=whole.bytes("genesis"), contract=whole.bytes("contract"))
 
 
 def dump_signature(signature: Signature) -> bytes:
@@ -303,6 +381,16 @@ def _public_key(key: PublicKey) -> dict[str, object]:
 def _load_public_key(value: JsonObject) -> PublicKey:
     scheme = _load_scheme(value)
     return PublicKey(scheme=scheme, key=value.bytes("key", _KEY_BYTES[scheme]))
+
+
+def _named(key: PublicKey | None) -> dict[str, object]:
+    return {} if key is None else {"signing_key": _public_key(key)}
+
+
+def _load_named(whole: JsonObject) -> PublicKey | None:
+    if not whole.has("signing_key"):
+        return None
+    return _load_public_key(whole.nested("signing_key", only=("scheme", "key")))
 
 
 def _load_scheme(value: JsonObject) -> Scheme:

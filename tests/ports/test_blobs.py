@@ -80,7 +80,7 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
         memory = MemoryBlobStore()
         yield Subject(memory, memory, memory.damage)
     elif request.param == "worker":
-        database = Database(tmp_path / "worker.db")
+        database = Database(tmp_path / "worker.db", bytes(34))
         blobs = WorkerBlobs(database, max_bytes=1 << 20, clock_ms=FixedClock())
         yield Subject(
             blobs,
@@ -372,7 +372,10 @@ def test_a_url_at_the_limits_is_one(url: str) -> None:
     HttpBlobStore(url).close()
 
 
-def _client(store: BlobStore, authorize: Callable[[Request], None] | None) -> httpx.AsyncClient:
+Authorize = Callable[[Request], Callable[[bytes], object]]
+
+
+def _client(store: BlobStore, authorize: Authorize | None) -> httpx.AsyncClient:
     app = Starlette(routes=blob_routes(store, max_bytes=10, authorize_put=authorize))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://blobs")
 
@@ -392,7 +395,7 @@ async def test_routes_say_that_the_store_is_out_of_reach() -> None:
     store.is_available = False
     path = f"/v1/blobs/{blake2_256(b'x').hex()}"
 
-    async with _client(store, lambda _: None) as client:
+    async with _client(store, lambda _: store.put) as client:
         statuses = [
             (await client.get(path)).status_code,
             (await client.put(path, content=b"x")).status_code,
@@ -411,7 +414,7 @@ async def test_a_body_without_a_length_is_cut_off_at_the_limit() -> None:
             yield b"xxxx"
 
     store = MemoryBlobStore()
-    async with _client(store, lambda _: None) as client:
+    async with _client(store, lambda _: store.put) as client:
         answer = await client.put(f"/v1/blobs/{MISSING.hex()}", content=endless())  # type: ignore[arg-type]  # bytes all the same
 
     assert answer.status_code == 413
@@ -424,7 +427,7 @@ async def test_a_body_that_never_ends_is_408(monkeypatch: pytest.MonkeyPatch) ->
         yield b"x"
         await asyncio.sleep(30)
 
-    async with _client(MemoryBlobStore(), lambda _: None) as client:
+    async with _client(MemoryBlobStore(), lambda _: MemoryBlobStore().put) as client:
         answer = await client.put(f"/v1/blobs/{MISSING.hex()}", content=slow())  # type: ignore[arg-type]  # bytes all the same
 
     assert answer.status_code == 408

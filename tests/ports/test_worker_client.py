@@ -6,11 +6,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import dcap_qvl
 import httpx
 import pytest
 
 from orchestrator.crypto import EcdsaSigner, OwnerSecret, seal_job
-from orchestrator.encoding import blake2_256, encode_task_input
+from orchestrator.crypto.keys import verify_signature
+from orchestrator.encoding import (
+    blake2_256,
+    encode_task_input,
+    registration_digest,
+    report_data,
+)
 from orchestrator.errors import (
     BlobNotFoundError,
     BlobTooLargeError,
@@ -21,7 +28,10 @@ from orchestrator.errors import (
     WorkerRefusedError,
     WorkerUnavailableError,
 )
-from orchestrator.models import Outcome, TaskInput
+from orchestrator.evidence import MAX_BUNDLE_BYTES, load_bundle
+from orchestrator.models import Outcome, PublicKey, Signature, TaskInput, WorkerRegistration
+from orchestrator.quotes.simulated import SimulatedQuoteSource
+from orchestrator.simulator import Simulator, create_simulator
 from orchestrator.testing import FixedClock
 from orchestrator.testing.workers import FaultyHttpServer, HttpFault, ScriptedWorker
 from orchestrator.worker import TokenList, TokenScope, WorkerServer, WorkerSettings
@@ -49,10 +59,22 @@ REQUEST = JobRequest(
 
 @dataclass
 class Subject:
-    """A client, and the clock of the worker behind it."""
+    """A client for jobs and one for registering, and the clock of the worker behind them."""
 
     client: WorkerClient
+    registrar: WorkerClient
     clock: FixedClock
+    simulator: Simulator
+
+    async def register(self, signing_key: PublicKey | None = None) -> Signature:
+        return await self.registrar.registration(
+            genesis=GENESIS,
+            contract=CONTRACT,
+            measurement=MEASUREMENT,
+            evidence_hash=bytes(32),
+            valid_until=1,
+            signing_key=signing_key,
+        )
 
     async def request(self, job_id: int = 1) -> JobRequest:
         key = (await self.client.identity()).encryption_key
@@ -85,31 +107,29 @@ class Subject:
 @pytest.fixture(params=["scripted", "http"])
 async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
     clock = FixedClock()
+    simulator = create_simulator(tmp_path / "simulator")
+    quotes = SimulatedQuoteSource(tmp_path / "simulator", clock=clock)
     if request.param == "scripted":
         scripted = ScriptedWorker(
-            signer=EcdsaSigner.generate(), measurement=MEASUREMENT, clock=clock
+            signer=EcdsaSigner.generate(), measurement=MEASUREMENT, clock=clock, quotes=quotes
         )
-        yield Subject(scripted, clock)
+        yield Subject(scripted, scripted, clock, simulator)
         await scripted.close()
         return
-    settings = WorkerSettings(folder=tmp_path, tasks=("echo",), unsafe_without_chain=True)
-    tokens = TokenList(tmp_path)
+    folder = tmp_path / "worker"
+    settings = WorkerSettings(folder=folder, tasks=("echo",), unsafe_without_chain=True)
+    tokens = TokenList(folder)
     jobs, registrar = (tokens.add(scope.value, scope, now=1) for scope in TokenScope)
-    server = WorkerServer(settings, None, clock=clock)
+    server = WorkerServer(settings, None, clock=clock, quotes=quotes)
     stop, urls = asyncio.Event(), asyncio.Queue[str]()
     serving = asyncio.create_task(server.serve(stop=stop, ready=urls.put_nowait))
     url = await urls.get()
     client = HttpWorkerClient(url, jobs)
     registering = HttpWorkerClient(url, registrar)
-    await registering.registration(
-        genesis=GENESIS,
-        contract=CONTRACT,
-        measurement=MEASUREMENT,
-        evidence_hash=bytes(32),
-        valid_until=1,
-    )
+    made = Subject(client, registering, clock, simulator)
+    await made.register()
+    yield made
     await registering.close()
-    yield Subject(client, clock)
     await client.close()
     stop.set()
     await serving
@@ -179,6 +199,95 @@ async def test_a_result_above_the_limit_is_too_large(subject: Subject) -> None:
         await subject.client.get_blob(job.completion.result_hash, max_bytes=job.result_length - 1)
 
 
+@pytest.mark.parametrize("is_old", [False, True])
+async def test_evidence_is_bound_to_the_newest_keys_or_those_named(
+    subject: Subject, *, is_old: bool
+) -> None:
+    old = await subject.client.identity()
+    new = await subject.registrar.rotate(genesis=GENESIS, contract=CONTRACT)
+    keys = old if is_old else new
+
+    data = await subject.client.evidence(
+        genesis=GENESIS,
+        contract=CONTRACT,
+        challenge=b"h" * 32,
+        signing_key=old.signing_key if is_old else None,
+    )
+
+    bundle = load_bundle(data)
+    assert (bundle.signing_key, bundle.encryption_key) == (keys.signing_key, keys.encryption_key)
+    assert (bundle.genesis_hash, bundle.contract) == (GENESIS, CONTRACT)
+    assert bundle.challenge == b"h" * 32
+    assert bundle.event_log == subject.simulator.guest.event_log
+    assert bundle.compose == subject.simulator.guest.compose
+    quoted = dcap_qvl.parse_quote(bundle.quote).report.report_data
+    assert quoted == report_data(bundle.binding())
+    assert keys.tee == "simulated TDX: proves no TEE"
+
+
+async def test_evidence_is_kept_under_its_hash(subject: Subject) -> None:
+    data = await subject.client.evidence(genesis=GENESIS, contract=CONTRACT, challenge=b"h" * 32)
+
+    digest = await subject.registrar.put_evidence(data)
+
+    assert digest == blake2_256(data)
+    assert await subject.client.get_blob(digest, max_bytes=1 << 20) == data
+
+
+async def test_possession_is_of_the_newest_key_or_of_the_one_named(subject: Subject) -> None:
+    old = await subject.client.identity()
+    new = await subject.registrar.rotate(genesis=GENESIS, contract=CONTRACT)
+
+    for keys, named in ((new, None), (old, old.signing_key), (new, new.signing_key)):
+        registration = WorkerRegistration(
+            signing_key=keys.signing_key,
+            encryption_key=keys.encryption_key,
+            measurement=MEASUREMENT,
+            evidence_hash=bytes(32),
+            endpoint=b"",
+            valid_until=1,
+        )
+        digest = registration_digest(registration, genesis_hash=GENESIS, contract=CONTRACT)
+        verify_signature(keys.signing_key, await subject.register(named), digest)
+
+
+async def test_keys_of_somebody_else_are_422(subject: Subject) -> None:
+    other = EcdsaSigner.generate().public_key
+
+    with pytest.raises(WorkerRefusedError) as registration:
+        await subject.register(other)
+    with pytest.raises(WorkerRefusedError) as evidence:
+        await subject.client.evidence(
+            genesis=GENESIS, contract=CONTRACT, challenge=b"h" * 32, signing_key=other
+        )
+
+    assert (registration.value.status, evidence.value.status) == (422, 422)
+
+
+async def test_after_a_rotation_jobs_for_the_old_keys_are_signed_by_them(subject: Subject) -> None:
+    old = await subject.client.identity()
+    request = await subject.request(1)
+
+    new = await subject.registrar.rotate(genesis=GENESIS, contract=CONTRACT)
+    await subject.register()
+    assert await subject.client.put_job(request) is True
+    job = await subject.client.get_job(request.key, wait_seconds=20)
+    newer = await subject.request(2)
+    await subject.client.put_job(newer)
+    newer_job = await subject.client.get_job(newer.key, wait_seconds=20)
+
+    assert (await subject.client.identity()).signing_key == new.signing_key
+    assert new.signing_key != old.signing_key
+    assert new.retired_keys == (old.signing_key,)
+    assert [new.serves(key) for key in (old.signing_key, new.signing_key)] == [True, True]
+    assert not old.serves(new.signing_key)
+    assert job.completion is not None
+    assert job.completion.tee_worker_pubkey == old.signing_key
+    assert job.state is WorkerJobState.DONE
+    assert newer_job.completion is not None
+    assert newer_job.completion.tee_worker_pubkey == new.signing_key
+
+
 # Over HTTP alone: what a worker can answer.
 
 Call = Callable[[HttpWorkerClient], Awaitable[object]]
@@ -191,6 +300,7 @@ CALLS: dict[str, Call] = {
         evidence_hash=bytes(32),
         valid_until=1,
     ),
+    "rotate": lambda client: client.rotate(genesis=GENESIS, contract=CONTRACT),
     "get_job": lambda client: client.get_job(KEY),
 }
 EXPECTED: dict[HttpFault, type[WorkerError]] = {
@@ -238,6 +348,40 @@ async def test_a_blob_of_a_faulty_server_is_a_typed_error(
         with pytest.raises(expected):
             await client.get_blob(b"n" * 32, max_bytes=100_000)
         await client.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (HttpFault.HUGE, WorkerProtocolError),
+        (HttpFault.ENDLESS, WorkerProtocolError),
+        (HttpFault.SLOW, WorkerUnavailableError),
+        (HttpFault.SILENT, WorkerUnavailableError),
+        (HttpFault.ERROR, WorkerUnavailableError),
+    ],
+)
+async def test_evidence_of_a_faulty_server_is_a_typed_error(
+    fault: HttpFault, expected: type[Exception]
+) -> None:
+    async with FaultyHttpServer(fault).serve() as url, asyncio.timeout(10):
+        is_slow = fault in (HttpFault.SLOW, HttpFault.SILENT)
+        client = HttpWorkerClient(url, evidence_seconds=0.3 if is_slow else 10)
+        with pytest.raises(expected):
+            await client.evidence(genesis=GENESIS, contract=CONTRACT, challenge=bytes(32))
+        await client.close()
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_evidence_is_no_longer_than_a_bundle(more: int) -> None:
+    client = answering(200, bytes(MAX_BUNDLE_BYTES + more))
+    asked = client.evidence(genesis=GENESIS, contract=CONTRACT, challenge=bytes(32))
+
+    if more:
+        with pytest.raises(WorkerProtocolError, match="longer than 1048576 bytes"):
+            await asked
+    else:
+        assert await asked == bytes(MAX_BUNDLE_BYTES)
+    await client.close()
 
 
 async def test_a_worker_that_is_not_there_is_unavailable() -> None:

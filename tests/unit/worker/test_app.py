@@ -463,6 +463,7 @@ async def test_the_largest_job_id_is_one(world: World) -> None:
         ("DELETE", f"/v1/jobs/{HASH}/{HASH}/1/{HASH}"),
         ("PUT", f"/v1/blobs/{HASH}"),
         ("POST", "/v1/registration"),
+        ("POST", "/v1/rotation"),
     ],
 )
 async def test_writing_needs_the_right_token_over_a_private_connection(
@@ -481,7 +482,8 @@ async def test_writing_needs_the_right_token_over_a_private_connection(
     assert await status(None) == 401
     assert await status("nobody-has-this") == 401
     assert await status(right[:-1]) == 401
-    assert await status(wrong) == 403
+    if "blobs" not in path:  # one scope puts payloads, the other evidence
+        assert await status(wrong) == 403
     assert await status(right, peer="203.0.113.9") == 403
     assert await status(right, peer="") == 403
     assert await status(right, peer="203.0.113.9", scheme="https") not in (401, 403)
@@ -728,7 +730,7 @@ async def test_no_answer_and_no_log_shows_a_secret(
 ) -> None:
     caplog.set_level("DEBUG")
     job = await world.finish(world.request(world.seal(b"a very secret plaintext")))
-    keys = json.loads((world.settings.folder / "worker-keys.json").read_text())
+    (keys,) = json.loads((world.settings.folder / "worker-keys.json").read_text())["keys"]
     secrets = [bytes.fromhex(keys[name]) for name in ("signing_secret", "encryption_secret")]
 
     async with world.http() as client:

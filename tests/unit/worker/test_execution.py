@@ -11,16 +11,19 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import BlobUnavailableError, TaskHostError
-from orchestrator.models import Outcome, TaskInput
+from orchestrator.models import Outcome, PublicKey, Scheme, TaskInput
 from orchestrator.testing import FixedClock
 from orchestrator.worker.execution import Execution
 from orchestrator.worker.heads import JobFacts
+from orchestrator.worker.identity import WorkerKeys
 from orchestrator.worker.meters import Meters
 from orchestrator.worker.outcomes import OutcomeStore, StoredOutcome
 from orchestrator.worker.refusal import RefusalError
 from orchestrator.worker.running import AcceptedJob, JobRunner, _Reply
 from orchestrator.workers import JobKey, RequestHead, WorkerJobState
 from tests.unit.worker.world import development_worker, until
+
+KEY = PublicKey(scheme=Scheme.ECDSA, key=b"\2" + bytes(32))
 
 
 def accepted(job_id: int, *, deadline: int = 1 << 60, size: int = 10) -> AcceptedJob:
@@ -34,6 +37,7 @@ def accepted(job_id: int, *, deadline: int = 1 << 60, size: int = 10) -> Accepte
                 created_at=0,
                 deadline=deadline,
             ),
+            signing_key=KEY,
             measurement=bytes(32),
             max_clock_skew=0,
         ),
@@ -52,6 +56,7 @@ def stored(job: AcceptedJob) -> StoredOutcome:
         started_at=0,
         finished_at=0,
         deadline=0,
+        signing_key=KEY,
     )
 
 
@@ -303,11 +308,11 @@ async def test_a_clock_that_jumps_ahead_while_the_job_runs_gives_it_no_times(
     clock, execute = FixedClock(), JobRunner._execute
     started: list[int] = []
 
-    def execute_and_jump(runner: JobRunner, job: AcceptedJob) -> object:
+    def execute_and_jump(runner: JobRunner, job: AcceptedJob, keys: WorkerKeys) -> object:
         started.append(clock())
         if len(started) == 1:
             clock.advance(120_000)
-        return execute(runner, job)
+        return execute(runner, job, keys)
 
     monkeypatch.setattr(JobRunner, "_execute", execute_and_jump)
     async with development_worker(tmp_path, clock=clock) as world:

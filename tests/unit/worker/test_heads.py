@@ -22,6 +22,7 @@ from orchestrator.errors import (
 from orchestrator.models import Mode, Parameters
 from orchestrator.testing import LocalAccount, register_test_worker
 from orchestrator.worker import TokenScope
+from orchestrator.worker.identity import load_or_make_keys
 from orchestrator.workers import JobRequest, WorkerJobState
 from tests.unit.worker.world import MEASUREMENT, ChainWorld, chain_worker, until
 
@@ -211,7 +212,7 @@ async def test_a_cancelled_job_is_409(world: ChainWorld) -> None:
     await assert_refused(world, request, 409, "Cancelled")
 
 
-@pytest.mark.parametrize("label", ["get_job", "worker_by_key", "get_worker", "parameters"])
+@pytest.mark.parametrize("label", ["get_job", "get_worker", "parameters"])
 async def test_a_chain_that_can_not_be_read_is_503_and_nothing_is_signed(
     tmp_path: Path, label: str
 ) -> None:
@@ -229,6 +230,35 @@ async def test_a_chain_that_can_not_be_read_is_503_and_nothing_is_signed(
 
         flaky[0].failing = None
         assert (await world.finish(request)).state is WorkerJobState.DONE
+
+
+async def test_a_chain_that_does_not_say_whether_we_are_registered_is_503(tmp_path: Path) -> None:
+    flaky: list[FlakyChain] = []
+
+    def wrap(chain: EmbeddedChain) -> Chain:
+        flaky.append(FlakyChain(chain))
+        return flaky[0]
+
+    async with chain_worker(tmp_path, wrap=wrap) as world:
+        other = register_test_worker(
+            world.chain,
+            world.processor,
+            EcdsaSigner.generate(),
+            registrar=LocalAccount.named("admin"),
+            measurement=MEASUREMENT,
+        )
+        request = world.submit(world.sealed(), workers=(other,))
+        flaky[0].failing = "worker_by_key"
+        before = load_or_make_keys(world.settings.folder, world.settings.scheme).pairs
+
+        await assert_refused(world, request, 503, "the chain can't be read")
+        with pytest.raises(WorkerUnavailableError, match="the chain can't be read"):
+            await world.client(TokenScope.REGISTRATION).rotate(
+                genesis=world.chain.genesis_hash, contract=world.processor.contract
+            )
+
+        after = load_or_make_keys(world.settings.folder, world.settings.scheme).pairs
+        assert [pair.signing_key for pair in after] == [pair.signing_key for pair in before]
 
 
 class Watched:

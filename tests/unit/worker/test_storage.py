@@ -13,19 +13,22 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.encoding import blake2_256
+from orchestrator.encoding import blake2_256, decode_signing_key, encode_signing_key
 from orchestrator.errors import (
     BlobUnavailableError,
     ConfigError,
     DigestMismatchError,
 )
-from orchestrator.models import Outcome
+from orchestrator.models import Outcome, PublicKey, Scheme
 from orchestrator.testing import FixedClock
 from orchestrator.worker.database import Database
 from orchestrator.worker.outcomes import OutcomeStore, StoredOutcome, WorkerBlobs
 from orchestrator.workers import JobKey
 
 KEY = JobKey(genesis=b"g" * 32, contract=b"c" * 32, job_id=(1 << 128) - 1, payload_hash=b"p" * 32)
+SIGNING_KEY = PublicKey(scheme=Scheme.ECDSA, key=b"\2" + b"k" * 32)
+OTHER_KEY = PublicKey(scheme=Scheme.ECDSA, key=b"\2" + b"o" * 32)
+FIRST_KEY = encode_signing_key(PublicKey(scheme=Scheme.ECDSA, key=b"\2" + b"f" * 32))
 OUTCOME = StoredOutcome(
     key=KEY,
     outcome=Outcome.COMPLETED,
@@ -36,22 +39,23 @@ OUTCOME = StoredOutcome(
     started_at=1,
     finished_at=2,
     deadline=100,
+    signing_key=SIGNING_KEY,
 )
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database(tmp_path / "worker.db")
+    made = Database(tmp_path / "worker.db", FIRST_KEY)
     yield made
     made.close()
 
 
 def test_an_outcome_is_there_after_the_file_is_opened_again(tmp_path: Path) -> None:
-    first = Database(tmp_path / "worker.db")
+    first = Database(tmp_path / "worker.db", FIRST_KEY)
     assert OutcomeStore(first).add(OUTCOME, b"sealed") == OUTCOME
     first.close()
 
-    again = Database(tmp_path / "worker.db")
+    again = Database(tmp_path / "worker.db", FIRST_KEY)
 
     assert OutcomeStore(again).find(KEY) == OUTCOME
     blobs = WorkerBlobs(again, max_bytes=1, clock_ms=FixedClock())
@@ -66,7 +70,7 @@ def test_no_file_of_the_database_is_for_others(tmp_path: Path) -> None:
             for name in ("worker.db", "worker.db-wal", "worker.db-shm"):
                 (tmp_path / name).touch()
                 (tmp_path / name).chmod(0o644)
-        made = Database(path)
+        made = Database(path, FIRST_KEY)
         try:
             OutcomeStore(made).add(OUTCOME, b"sealed")
             modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
@@ -130,15 +134,17 @@ def test_with_a_chain_old_outcomes_go(database: Database) -> None:
     assert store.find(KEY) is None
 
 
-def test_the_measurement_asked_for_last_is_kept(database: Database) -> None:
+def test_the_measurement_asked_for_last_is_kept_for_each_key(database: Database) -> None:
     store = OutcomeStore(database)
-    assert store.measurement(b"g", b"c") is None
+    assert store.measurement(b"g", b"c", SIGNING_KEY) is None
 
-    store.set_measurement(b"g", b"c", b"one")
-    store.set_measurement(b"g", b"c", b"two")
-    store.set_measurement(b"g", b"d", b"three")
+    store.set_measurement(b"g", b"c", SIGNING_KEY, b"one")
+    store.set_measurement(b"g", b"c", SIGNING_KEY, b"two")
+    store.set_measurement(b"g", b"d", SIGNING_KEY, b"three")
+    store.set_measurement(b"g", b"c", OTHER_KEY, b"four")
 
-    assert store.measurement(b"g", b"c") == b"two"
+    assert store.measurement(b"g", b"c", SIGNING_KEY) == b"two"
+    assert store.measurement(b"g", b"c", OTHER_KEY) == b"four"
 
 
 def test_many_threads_write_and_each_gets_its_own_answer(database: Database) -> None:
@@ -169,11 +175,11 @@ def test_a_change_that_fails_is_undone_alone(database: Database) -> None:
         assert go_on.wait(10)
 
     def fail(connection: sqlite3.Connection) -> None:
-        connection.execute("INSERT INTO measurements VALUES (x'01', x'01', x'01')")
+        connection.execute("INSERT INTO uploads VALUES (x'01', 1, 1, x'01')")
         raise RuntimeError("as told")
 
     def succeed(connection: sqlite3.Connection) -> str:
-        connection.execute("INSERT INTO measurements VALUES (x'02', x'02', x'02')")
+        connection.execute("INSERT INTO uploads VALUES (x'02', 1, 1, x'02')")
         return "done"
 
     results: list[object] = []
@@ -196,9 +202,9 @@ def test_a_change_that_fails_is_undone_alone(database: Database) -> None:
         thread.join()
 
     assert sorted(map(str, results)) == ["None", "as told", "done"]
-    store = OutcomeStore(database)
-    assert store.measurement(b"\1", b"\1") is None
-    assert store.measurement(b"\2", b"\2") == b"\2"
+    blobs = WorkerBlobs(database, max_bytes=1, clock_ms=FixedClock())
+    assert not blobs.has(b"\1")
+    assert blobs.has(b"\2")
 
 
 def test_a_write_that_can_not_be_made_is_no_write(tmp_path: Path) -> None:
@@ -209,8 +215,8 @@ from pathlib import Path
 from orchestrator.errors import BlobUnavailableError
 from orchestrator.worker.database import Database
 from orchestrator.worker.outcomes import OutcomeStore
-from tests.unit.worker.test_storage import OUTCOME, KEY
-database = Database(Path({str(tmp_path)!r}) / "worker.db")
+from tests.unit.worker.test_storage import FIRST_KEY, OUTCOME, KEY
+database = Database(Path({str(tmp_path)!r}) / "worker.db", FIRST_KEY)
 store = OutcomeStore(database)
 size = sum(path.stat().st_size for path in Path({str(tmp_path)!r}).iterdir())
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -280,16 +286,83 @@ def test_a_file_of_something_else_is_refused_and_left_alone(
     make(path)  # type: ignore[operator]  # a function of a path
 
     with pytest.raises(ConfigError, match=words):
-        Database(path)
+        Database(path, FIRST_KEY)
 
 
 def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "worker.db"
-    Database(path).close()
-    _execute(path, "PRAGMA user_version = 2")
+    Database(path, FIRST_KEY).close()
+    _execute(path, "PRAGMA user_version = 3")
 
-    with pytest.raises(ConfigError, match="version 2, not 1"):
-        Database(path)
+    with pytest.raises(ConfigError, match="version 3, not 2"):
+        Database(path, FIRST_KEY)
+
+
+_VERSION_1 = """
+CREATE TABLE outcomes (
+    genesis BLOB NOT NULL, contract BLOB NOT NULL, job_id TEXT NOT NULL, payload_hash BLOB NOT NULL,
+    outcome INTEGER NOT NULL, result_hash BLOB NOT NULL, result_length INTEGER NOT NULL,
+    units INTEGER NOT NULL, measurement BLOB NOT NULL, started_at INTEGER NOT NULL,
+    finished_at INTEGER NOT NULL, deadline INTEGER NOT NULL, envelope BLOB,
+    PRIMARY KEY (genesis, contract, job_id, payload_hash)
+) WITHOUT ROWID;
+CREATE INDEX outcomes_by_result ON outcomes (result_hash);
+CREATE INDEX outcomes_by_deadline ON outcomes (deadline);
+CREATE TABLE uploads (
+    hash BLOB PRIMARY KEY, added_at INTEGER NOT NULL, length INTEGER NOT NULL, data BLOB NOT NULL
+);
+CREATE TABLE measurements (
+    genesis BLOB NOT NULL, contract BLOB NOT NULL, measurement BLOB NOT NULL,
+    PRIMARY KEY (genesis, contract)
+) WITHOUT ROWID;
+PRAGMA application_id = 0x70686A77;
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_file_of_version_1_keeps_what_it_holds(tmp_path: Path) -> None:
+    """All that it holds was signed with the only key that its worker had."""
+    path = tmp_path / "worker.db"
+    connection = sqlite3.connect(path)
+    connection.executescript(_VERSION_1)
+    row = (KEY.genesis, KEY.contract, str(KEY.job_id), KEY.payload_hash, 1)
+    values = (OUTCOME.result_hash, 6, 3, b"m" * 32, 1, 2, 100, b"sealed")
+    marks = ", ".join("?" * 13)
+    connection.execute(f"INSERT INTO outcomes VALUES ({marks})", (*row, *values))  # noqa: S608 - marks only
+    connection.execute("INSERT INTO uploads VALUES (?, 1, 3, ?)", (blake2_256(b"put"), b"put"))
+    connection.execute("INSERT INTO measurements VALUES (?, ?, ?)", (b"g", b"c", b"measured"))
+    connection.commit()
+    connection.close()
+    first = decode_signing_key(FIRST_KEY)
+
+    for _ in range(2):  # the second time it is of this version
+        database = Database(path, FIRST_KEY)
+        store = OutcomeStore(database)
+        blobs = WorkerBlobs(database, max_bytes=100, clock_ms=FixedClock())
+        assert store.find(KEY) == replace(OUTCOME, signing_key=first)
+        assert store.add(replace(OUTCOME, units=9), b"other") == store.find(KEY)
+        assert blobs.get(OUTCOME.result_hash, max_bytes=6) == b"sealed"
+        assert blobs.get(blake2_256(b"put"), max_bytes=3) == b"put"
+        assert store.measurement(b"g", b"c", first) == b"measured"
+        assert store.measurement(b"g", b"c", OTHER_KEY) is None
+        database.close()
+
+
+def test_a_file_of_version_1_that_can_not_be_changed_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "worker.db"
+    connection = sqlite3.connect(path)
+    connection.executescript(_VERSION_1)
+    connection.execute("CREATE TABLE evidence (in_the_way)")  # so that the last step fails
+    connection.close()
+
+    with pytest.raises(ConfigError, match="already exists"):
+        Database(path, FIRST_KEY)
+
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    columns = [row[1] for row in connection.execute("PRAGMA table_info(outcomes)")]
+    connection.close()
+    assert "signing_key" not in columns
 
 
 def test_damaged_bytes_are_never_given_out(database: Database) -> None:

@@ -20,6 +20,7 @@ from orchestrator.encoding import (
     encode_task_input,
 )
 from orchestrator.models import JobOptions, Scheme, TaskInput
+from orchestrator.quotes import QuoteSource
 from orchestrator.testing import FixedClock, LocalAccount, deploy_processor, register_test_worker
 from orchestrator.worker import TokenList, TokenScope, WorkerServer, WorkerSettings
 from orchestrator.worker.identity import WorkerKeys, load_or_make_keys
@@ -44,10 +45,13 @@ class World:
     jobs: int = 0
 
     @property
+    def pair(self) -> WorkerKeys:
+        """The worker's newest keys."""
+        return load_or_make_keys(self.settings.folder, self.settings.scheme).newest
+
+    @property
     def encryption_key(self) -> bytes:
-        return load_or_make_keys(
-            self.settings.folder, self.settings.scheme
-        ).encryption_key.public_key
+        return self.pair.encryption_key.public_key
 
     def http(
         self, *, peer: str = "127.0.0.1", scheme: str = "http", token: str | None = None
@@ -144,7 +148,12 @@ class ChainWorld(World):
     workers: tuple[int, ...] = ()
 
     def sealed(
-        self, data: bytes = b"data", *, contract: bytes | None = None, owner: bytes | None = None
+        self,
+        data: bytes = b"data",
+        *,
+        contract: bytes | None = None,
+        owner: bytes | None = None,
+        recipients: list[bytes] | None = None,
     ) -> SealedJob:
         return seal_job(
             encode_task_input(TaskInput(task="echo", input=data)),
@@ -152,7 +161,7 @@ class ChainWorld(World):
             contract=contract or self.processor.contract,
             owner=owner or self.account.account_id,
             secret=self.secret,
-            recipients=[self.encryption_key],
+            recipients=recipients or [self.encryption_key],
         )
 
     def submit(
@@ -210,17 +219,21 @@ def _tokens(folder: Path) -> dict[TokenScope, str]:
 
 def _keys(folder: Path) -> WorkerKeys:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return load_or_make_keys(folder, Scheme.ECDSA)
+    return load_or_make_keys(folder, Scheme.ECDSA).newest
 
 
 @contextlib.asynccontextmanager
 async def development_worker(
-    folder: Path, *, clock: FixedClock | None = None, **changes: object
+    folder: Path,
+    *,
+    clock: FixedClock | None = None,
+    quotes: QuoteSource | None = None,
+    **changes: object,
 ) -> AsyncIterator[World]:
     """A registered worker without a chain."""
     clock = clock or FixedClock()
     settings = settings_for(folder, **changes)
-    server = WorkerServer(settings, None, clock=clock)
+    server = WorkerServer(settings, None, clock=clock, quotes=quotes)
     world = World(server=server, settings=settings, clock=clock, tokens=_tokens(folder))
     try:
         await world.register()
@@ -235,6 +248,7 @@ async def chain_worker(
     *,
     wrap: Callable[[EmbeddedChain], Chain] = lambda chain: chain,
     is_registered: bool = True,
+    quotes: QuoteSource | None = None,
     **changes: object,
 ) -> AsyncIterator[ChainWorld]:
     """A worker that is registered on an embedded chain of its own."""
@@ -258,7 +272,7 @@ async def chain_worker(
     settings = settings_for(
         folder, unsafe_without_chain=False, contract=processor.contract, **changes
     )
-    server = WorkerServer(settings, wrap(chain), clock=clock)
+    server = WorkerServer(settings, wrap(chain), clock=clock, quotes=quotes)
     world = ChainWorld(
         server=server,
         settings=settings,
