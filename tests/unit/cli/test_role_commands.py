@@ -20,6 +20,7 @@ from orchestrator.crypto import AccountKey
 from orchestrator.encoding import to_ss58
 from orchestrator.errors import JournalError
 from orchestrator.service import Orchestrator
+from orchestrator.simulator import create_simulator
 from orchestrator.worker import TokenList, TokenScope
 
 from .conftest import Ran, Run
@@ -189,6 +190,55 @@ class TestWorker:
 
         assert troubles == []
         assert ran.document["development"] == ["believes requests, has no chain"]
+
+    def test_a_worker_says_what_its_evidence_comes_from(self, run: Run, tmp_path: Path) -> None:
+        create_simulator(tmp_path / "simulator")
+        sources = {
+            f"simulated:{tmp_path / 'simulator'}": "simulated TDX: proves no TEE",
+            "dstack": "dstack TDX",
+            f"dstack:{tmp_path / 'agent.sock'}": "dstack TDX",
+        }
+        for source, name in sources.items():
+            url = f"http://127.0.0.1:{_free_port()}"
+            told: list[object] = []
+
+            def act(url: str = url, told: list[object] = told) -> None:
+                told.append(httpx.get(url + "/v1/identity", trust_env=False).json()["tee"])
+
+            with _meanwhile(url, act) as troubles:
+                ran = run(
+                    *("worker", "run", "--unsafe-without-chain", "--evidence", source),
+                    *("--folder", tmp_path / "worker", "--listen", url.removeprefix("http://")),
+                )
+
+            assert troubles == []
+            assert ran.exit_code == 0, ran.stderr
+            assert told == [name]
+            assert name in ran.stdout
+            assert f"worker, {name}: running" in ran.stderr
+            assert "no TEE: running" not in ran.stderr.replace(name, "")
+
+    @pytest.mark.parametrize(
+        ("source", "message"),
+        [
+            ("tpm", "worker.evidence: 'tpm', must be dstack"),
+            ("dstack:", "worker.evidence: 'dstack:', must be dstack"),
+            ("simulated", "worker.evidence: 'simulated', must be dstack"),
+            ("simulated:", "worker.evidence: 'simulated:', must be dstack"),
+            ("simulated:nowhere", "folder nowhere: no simulator in it"),
+        ],
+    )
+    def test_a_source_of_evidence_that_is_none_is_named(
+        self, run: Run, tmp_path: Path, source: str, message: str
+    ) -> None:
+        ran = run(
+            *("worker", "run", "--unsafe-without-chain", "--evidence", source),
+            *("--folder", tmp_path / "worker", "--listen", "127.0.0.1:0"),
+        )
+
+        assert ran.exit_code == 2
+        assert message in ran.stderr
+        assert not (tmp_path / "worker").exists()
 
     def test_developer_options_are_shown_when_there_are_some(
         self, run: Run, world: World, tmp_path: Path
