@@ -52,9 +52,9 @@ def runtime_events(log: bytes | None) -> tuple[RuntimeEvent, ...]:
     if len(log) > MAX_EVENT_LOG_BYTES:
         raise EncodingError(f"event log: {len(log)} bytes, at most {MAX_EVENT_LOG_BYTES}")
     try:
-        entries = json.loads(log)
+        entries = json.loads(log, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:
-        raise EncodingError("event log: not JSON") from error
+        raise EncodingError("event log: not JSON, or an entry says something twice") from error
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise EncodingError("event log: must be a list of objects")
     if len(entries) > MAX_EVENTS:
@@ -64,6 +64,14 @@ def runtime_events(log: bytes | None) -> tuple[RuntimeEvent, ...]:
         for place, entry in enumerate(entries)
         if _register(entry, f"event log[{place}]") == _RUNTIME_REGISTER
     )
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    # Of two values of one name, readers differ on which counts.
+    entry = dict(pairs)
+    if len(entry) != len(pairs):
+        raise ValueError("a name twice")
+    return entry
 
 
 def replay(events: tuple[RuntimeEvent, ...]) -> bytes:

@@ -74,7 +74,7 @@ class Mutants:
 
 
 @pytest.mark.slow
-@cases
+@pytest.mark.parametrize("name", ["simulated", "near/mpc"])
 def test_no_flipped_bit_is_accepted(name: str) -> None:
     mutants = Mutants(CASES[name]())
     quote = mutants.quote
@@ -83,6 +83,34 @@ def test_no_flipped_bit_is_accepted(name: str) -> None:
 
     mutants.report(f"every bit of {name} flipped")
     assert sum(mutants.findings.values()) == 8 * len(quote)
+    assert accepted == []
+
+
+@pytest.mark.slow
+def test_no_flipped_bit_of_what_version_5_has_elsewhere_is_accepted() -> None:
+    """Every bit but those of the certificates, which are as in version 4."""
+    mutants = Mutants(simulated_case(SIMULATOR, version=5))
+    quote = mutants.quote
+    *_, (name, end, _) = fields_of_quote(quote, version=5)
+    assert name == "PCK chain"
+
+    accepted = [bit for bit in range(8 * end) if mutants.accepts(flipped(quote, bit))]
+
+    mutants.report("every bit of version 5 flipped, without the certificates")
+    assert accepted == []
+
+
+@pytest.mark.slow
+def test_no_flipped_bit_of_padding_is_accepted() -> None:
+    mutants = Mutants(padded_case())
+    quote = mutants.quote
+    *_, (name, start, end) = fields_of_quote(quote)
+    assert (name, end) == (PADDING, len(quote))
+
+    accepted = [bit for bit in range(8 * start, 8 * end) if mutants.accepts(flipped(quote, bit))]
+
+    mutants.report("every bit of padding flipped")
+    assert sum(mutants.findings.values()) == 8 * 32
     assert accepted == []
 
 
