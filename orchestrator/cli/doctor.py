@@ -8,9 +8,11 @@ import typer
 from orchestrator.cli.access import LIMITS, READ
 from orchestrator.cli.command import command
 from orchestrator.cli.errors import ExitCode
-from orchestrator.cli.examination import Examination, Finding, Outcome
+from orchestrator.cli.examination import Examination
+from orchestrator.cli.findings import Finding, Outcome
 from orchestrator.cli.output import Document
 from orchestrator.cli.session import Session
+from orchestrator.cli.trust import EVIDENCE
 from orchestrator.cli.values import parse_duration
 
 DOCTOR = (
@@ -22,6 +24,7 @@ DOCTOR = (
     "keys_unencrypted",
     "trusted_nodes",
     "blob_sources",
+    *EVIDENCE,
 )
 
 
@@ -29,14 +32,14 @@ def doctor(
     session: Session,
     window: Annotated[
         str,
-        typer.Option(metavar="DURATION", help="Registrations that end sooner are told of."),
+        typer.Option(metavar="DURATION", help="Registrations and collateral that end sooner fail."),
     ] = "72h",
     submits: Annotated[
         int, typer.Option(min=1, help="How many more jobs the account should be able to pay for.")
     ] = 10,
 ) -> None:
     """
-    Check chain, contract, account and workers, and say what is wrong and what to do.
+    Check chain, contract, account, workers and their evidence: what is wrong and what to do.
 
     It sends nothing. The exit code is 0 when nothing failed, 1 when something did, 3 when something
     could not be told.

@@ -7,15 +7,16 @@ What can't be judged because of an earlier finding is `unknown`, with that findi
 import contextlib
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.costs import planck
 from orchestrator.cli.errors import ExitCode, error_message, exit_code
+from orchestrator.cli.findings import Finding, Outcome
+from orchestrator.cli.findings import finding as _finding
 from orchestrator.cli.output import shown_time
 from orchestrator.cli.secrets import find_account_id
 from orchestrator.cli.session import Session
+from orchestrator.cli.trust_examination import TrustExamination
 from orchestrator.cli.values import shown_duration
 from orchestrator.errors import (
     BlobError,
@@ -27,7 +28,7 @@ from orchestrator.errors import (
     InsufficientFundsError,
     WorkerError,
 )
-from orchestrator.models import JobOptions, Mode, Role
+from orchestrator.models import JobOptions, Mode, Role, WorkerStatus
 
 if TYPE_CHECKING:
     from orchestrator.chain import Cost
@@ -35,25 +36,6 @@ if TYPE_CHECKING:
 
 OLD_HEAD_MS = 60_000
 _PUBLIC_KEY = b"\x09" + bytes(31)  # any that is not zero: nothing is sent
-
-
-class Outcome(Enum):
-    """What a check found."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What one check found, and what to do about it."""
-
-    check: str
-    outcome: Outcome
-    found: str
-    hint: str = ""
 
 
 class Examination:
@@ -66,6 +48,7 @@ class Examination:
         self._window_ms = window_ms
         self._submits = submits
         self._clock = clock
+        self._evidence = TrustExamination(session, window_ms=window_ms)
         self._failed: dict[str, str] = {}
         self._cost: Cost | None = None
         self._is_estimated = False
@@ -96,6 +79,10 @@ class Examination:
             ("mode", at_contract, self._mode),
             ("workers", at_contract, self._workers),
             ("registrations", at_contract, self._registrations),
+            ("policy", (), self._evidence.policy),
+            ("evidence", (*at_contract, "policy"), self._evidence.evidence),
+            ("collateral", (*at_contract, "policy"), self._evidence.collateral),
+            ("trust", (*at_contract, "policy"), self._evidence.trust),
             ("account", (), self._account),
             ("limits", (*at_contract, "account"), self._limits),
             ("money", ("node", "account"), self._money),
@@ -268,19 +255,21 @@ class Examination:
     def _registrations(self) -> Finding:
         now = self._session.chain.now()
         ending = [
-            f"worker {worker.worker} on {shown_time(worker.valid_until)}"
-            for worker in self._trusted
-            if worker.valid_until < now + self._window_ms
+            f"worker {worker.worker} {'on' if worker.valid_until >= now else 'since'}"
+            f" {shown_time(worker.valid_until)}"
+            for worker in self._listed
+            if worker.status is WorkerStatus.ACTIVE and worker.valid_until < now + self._window_ms
         ]
         if ending:
             return _finding(
                 "registrations",
-                Outcome.WARN,
-                "ending soon: " + ", ".join(ending),
-                "the registrar renews or registers them anew; jobs are not sealed to them after",
+                Outcome.FAIL,
+                "ending, or ended: " + ", ".join(ending),
+                "the registrar renews or registers them anew, or revokes those that are gone; jobs"
+                " are not sealed to them after",
             )
         within = shown_duration(self._window_ms)
-        return _finding("registrations", Outcome.OK, f"none of a trusted worker ends in {within}")
+        return _finding("registrations", Outcome.OK, f"none of an active worker ends in {within}")
 
     # The account.
 
@@ -425,10 +414,6 @@ class Examination:
 _FAUCET = "send it money; on a development chain //Alice has some"
 
 
-def _finding(check: str, outcome: Outcome, found: str, hint: str = "") -> Finding:
-    return Finding(check=check, outcome=outcome, found=found, hint=hint)
-
-
 async def _ask_worker(worker: "Worker") -> str:
     """Why the worker is not to be used, empty when it answers as itself."""
     from orchestrator.workers.http import HttpWorkerClient
@@ -443,6 +428,6 @@ async def _ask_worker(worker: "Worker") -> str:
         return error_message(error)
     finally:
         await client.close()
-    if identity.signing_key != worker.signing_key:
+    if not identity.serves(worker.signing_key):
         return "another worker answers at its endpoint"
     return ""

@@ -100,6 +100,7 @@ class WorkerForecast:
     `failures` are in the order of their times, those without one last. `evaluation_number` is that
     of the collateral that it was registered on, `newest_evaluation_number` the newest known for its
     platform. `tcb_status` is by the newest collateral, `None` where that is refused before.
+    `unknown` says why something could not be told, `has_evidence` whether there was any to look at.
     """
 
     worker: Worker
@@ -110,6 +111,7 @@ class WorkerForecast:
     evaluation_number: int | None = None
     newest_evaluation_number: int | None = None
     is_simulated: bool | None = None
+    has_evidence: bool = True
     unknown: str = ""
 
     @property
@@ -206,7 +208,8 @@ class _Maker:
                 detail="it was registered on its own word, without evidence",
                 hint="register it anew with a policy",
             )
-            return self._judged(WorkerForecast(worker=worker, level=TrustLevel.FINE), [none, ends])
+            found = WorkerForecast(worker=worker, level=TrustLevel.FINE, has_evidence=False)
+            return self._judged(found, [none, ends])
         try:
             return self._examined(known, ends)
         except EncodingError as error:
@@ -332,7 +335,12 @@ class _Maker:
         ]
 
     def _unknown(self, known: KnownWorker, ends: Failure, why: str) -> WorkerForecast:
-        found = WorkerForecast(worker=known.worker, level=TrustLevel.UNKNOWN, unknown=why)
+        found = WorkerForecast(
+            worker=known.worker,
+            level=TrustLevel.UNKNOWN,
+            has_evidence=known.bundle is not None,
+            unknown=why,
+        )
         return self._judged(found, [ends])
 
     def _judged(self, found: WorkerForecast, failures: list[Failure]) -> WorkerForecast:

@@ -36,6 +36,10 @@ ALL = {
     "mode",
     "workers",
     "registrations",
+    "policy",
+    "evidence",
+    "collateral",
+    "trust",
     "account",
     "limits",
     "money",
@@ -49,6 +53,9 @@ AT_CONTRACT = {
     "mode",
     "workers",
     "registrations",
+    "evidence",
+    "collateral",
+    "trust",
     "limits",
     "roles",
     "workers' endpoints",
@@ -300,12 +307,12 @@ def test_without_a_trusted_worker_it_fails(run: Run, world: World) -> None:
     assert findings["workers"]["found"] == "2 registered, 0 trusted now"
 
 
-def test_registrations_that_end_inside_the_window_are_told_of(run: Run, world: World) -> None:
+def test_registrations_that_end_inside_the_window_fail(run: Run, world: World) -> None:
     ran, findings = examined(run)
     longer, of_longer = examined(run, "--window", "30d")
 
     assert (ran.exit_code, findings["registrations"]["outcome"]) == (0, "ok")
-    assert (longer.exit_code, not_ok(of_longer)) == (0, {"registrations": "warn"})
+    assert (longer.exit_code, not_ok(of_longer)) == (1, {"registrations": "fail"})
     assert "worker 1 on " in of_longer["registrations"]["found"]
 
 
