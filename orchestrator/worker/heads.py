@@ -25,7 +25,6 @@ from orchestrator.models import (
     PublicKey,
     Worker,
     WorkerId,
-    WorkerStatus,
 )
 from orchestrator.worker.identity import KeyRing
 from orchestrator.worker.outcomes import OutcomeStore
@@ -264,10 +263,8 @@ class ChainHeads:
     def _signs(self, ours: list[Worker]) -> Worker:
         """Return the first that is trusted now, or else the first: one of them signs, for ever."""
         if len(ours) > 1:
-            now = self._chain.finalized_head().timestamp
-            for known in ours:
-                worker = self._chain.read(self._processor.get_worker(known.worker))
-                if worker is not None and _is_trusted(worker, now):
+            for worker in ours:
+                if self._chain.read(self._processor.is_trusted(worker.worker)):
                     return worker
         return ours[0]
 
@@ -360,10 +357,6 @@ def _head(job: Job, workers: list[Worker]) -> RequestHead:
         created_at=job.created_at,
         deadline=job.deadline,
     )
-
-
-def _is_trusted(worker: Worker, now: int) -> bool:
-    return worker.status is WorkerStatus.ACTIVE and now <= worker.valid_until
 
 
 def _check_head(key: JobKey, said: RequestHead, job: Job, head: RequestHead) -> None:

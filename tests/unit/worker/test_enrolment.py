@@ -483,13 +483,15 @@ class TestOnAChain:
         )
         return world.pair
 
-    def register(self, world: ChainWorld, valid_for: int = DAY) -> WorkerId:
+    def register(
+        self, world: ChainWorld, *, valid_for: int = DAY, measurement: bytes = MEASUREMENT
+    ) -> WorkerId:
         return register_test_worker(
             world.chain,
             world.processor,
             world.pair.signer,
             registrar=LocalAccount.named("admin"),
-            measurement=MEASUREMENT,
+            measurement=measurement,
             encryption_key=world.encryption_key,
             valid_for=valid_for,
         )
@@ -533,20 +535,50 @@ class TestOnAChain:
         assert other.completion is not None
         assert other.completion.tee_worker_pubkey == world.pair.signing_key
 
-    async def test_of_two_that_are_ours_one_that_is_trusted_signs(self, world: ChainWorld) -> None:
+    @pytest.mark.parametrize("what", ["is suspended", "is over", "may not be"])
+    async def test_of_two_that_are_ours_one_that_is_trusted_signs(
+        self, world: ChainWorld, what: str
+    ) -> None:
         """Nobody could record the other's statement, and there is no second one."""
-        old = world.pair
+        old, admin = world.pair, LocalAccount.named("admin")
         await self.rotate(world)
-        second = self.register(world)
+        newer = b"n" * 32
+        world.chain.call(world.processor.allow_measurement(newer), signer=admin)
+        second = self.register(world, valid_for=2 * DAY, measurement=newer)
+        first = world.chain.read(world.processor.get_worker(world.workers[0]))
+        assert first is not None
+        if what == "is over":
+            world.clock.advance(first.valid_until - 60_000 - world.clock())
+            self.make_block(world)
         request = self.submit_to(world, old, (*world.workers, second))
-        admin = LocalAccount.named("admin")
-        world.chain.call(world.processor.suspend_worker(world.workers[0]), signer=admin)
+        if what == "is over":
+            world.clock.advance(120_000)
+            self.make_block(world)
+        elif what == "is suspended":
+            world.chain.call(world.processor.suspend_worker(first.worker), signer=admin)
+        else:
+            world.chain.call(world.processor.revoke_measurement(MEASUREMENT), signer=admin)
 
         job = await world.finish(request)
 
         assert job.state is WorkerJobState.DONE
         assert job.completion is not None
         assert job.completion.tee_worker_pubkey == world.pair.signing_key
+
+    async def test_of_two_that_are_ours_the_first_signs_when_none_is_trusted(
+        self, world: ChainWorld
+    ) -> None:
+        old, admin = world.pair, LocalAccount.named("admin")
+        await self.rotate(world)
+        workers = (*world.workers, self.register(world))
+        request = self.submit_to(world, old, workers)
+        for worker in workers:
+            world.chain.call(world.processor.suspend_worker(worker), signer=admin)
+
+        job = await world.finish(request)
+
+        assert job.completion is not None
+        assert job.completion.tee_worker_pubkey == old.signing_key
 
     def submit_to(
         self, world: ChainWorld, old: WorkerKeys, workers: tuple[WorkerId, ...]
