@@ -177,6 +177,7 @@ def list_jobs(
             outcomes = client.resume()
         for refusal in (outcome for outcome in outcomes if isinstance(outcome, ContractError)):
             session.output.say(f"a submission was given up: {refusal}")
+        session.say_verdicts()
     rows: list[Document] = [
         {
             "job_id": job.job_id,

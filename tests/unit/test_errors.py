@@ -4,6 +4,7 @@ import inspect
 
 from orchestrator import errors
 from orchestrator.client import JobFailedError
+from orchestrator.evidence import EvidenceError
 
 INDENT = 4
 
@@ -30,7 +31,8 @@ def test_the_drawing_has_every_error_below_its_parent() -> None:
         if inspect.isclass(held) and issubclass(held, errors.Error)
     ]
     expected: dict[str, str | None] = {
-        error.__name__: error.__bases__[0].__name__ for error in [*classes, JobFailedError]
+        error.__name__: error.__bases__[0].__name__
+        for error in [*classes, JobFailedError, EvidenceError]
     }
 
     assert _drawn() == {**expected, "Error": None}
