@@ -17,6 +17,7 @@ from orchestrator.cli import (
     measurements,
     orchestrator,
     policy,
+    receipts,
     registrar,
     simulator,
     task,
@@ -69,7 +70,7 @@ def _root(
     """Confidential jobs on TEE workers, verified by the contract itself."""
 
 
-for _module in (demo, jobs, watch, verify, doctor):
+for _module in (demo, jobs, watch, receipts, verify, doctor):
     _module.declare(app)
 
 for _name, _nouns in (

@@ -1,6 +1,6 @@
-"""Check a finished job: offline from its attestation file, or against the chain."""
+"""Check a finished job: offline from its receipt or attestation file, or against the chain."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,14 +12,16 @@ from orchestrator.cli.attestations import attestation_of
 from orchestrator.cli.command import command
 from orchestrator.cli.errors import ExitCode
 from orchestrator.cli.output import Document, JsonValue, shown_time, to_json
+from orchestrator.cli.receipt_report import is_receipt, verify_receipt
 from orchestrator.cli.session import Session
-from orchestrator.cli.values import parse_public_key, read_input
+from orchestrator.cli.values import parse_bytes32, parse_public_key, parse_time, read_input
+from orchestrator.errors import InputError
 
 if TYPE_CHECKING:
     from orchestrator.attestation import AttestationFile, Check, CheckOutcome
     from orchestrator.models import PublicKey
 
-MAX_FILE_BYTES = 1 << 20
+MAX_FILE_BYTES = 8 << 20
 MAX_RESULT_BYTES = 20 << 20
 PURGED = "the contract no longer has this job, it was purged"
 NO_KEY = "no key was named: give --accept-key (workers list shows them) or --against-chain"
@@ -30,7 +32,7 @@ def verify(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="FILE|JOB", help="An attestation file, or the id of a job on the chain."
+            metavar="FILE|JOB", help="A receipt or attestation file, or the id of a job."
         ),
     ],
     accept_key: Annotated[
@@ -44,16 +46,32 @@ def verify(
         bool,
         typer.Option("--against-chain", help="Compare an attestation file with the chain too."),
     ] = False,
+    trusted_block: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HASH",
+            help="For a receipt: a block that you know to be final, from a source of your own.",
+        ),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="For a receipt: judge the evidence at this time, not as recorded."
+        ),
+    ] = None,
 ) -> None:
     """
     Check that a worker signed a job's result: offline from a file, or against the chain.
 
-    Without --accept-key or the chain anybody's own key passes the checks: then nothing is called
-    verified, and the exit code is 3.
+    A receipt is checked offline, step by step; --policy names your own policy for its evidence.
+    Without --trusted-block nothing shows that a chain has recorded it: the exit code is 3. The
+    same for an attestation file without --accept-key or the chain, where anybody's key passes.
     """
+    only = {"--trusted-block": trusted_block, "--at": at}
     keys = None if not accept_key else [parse_public_key("accept_key", text) for text in accept_key]
     sealed = None if result is None else read_input("result", result, max_bytes=MAX_RESULT_BYTES)
     if target.isdecimal() and not Path(target).exists():
+        _refuse_options(only, "a job on the chain has no")
         file = attestation_of(session, int(target))
         checks = _offline(file, [file.worker.signing_key] if keys is None else keys, sealed)
         if keys is None:
@@ -61,7 +79,22 @@ def verify(
             checks = _detailed(checks, "accepted key", listed)
         compared = True
     else:
-        file = _load(Path(target))
+        data = read_input("file", Path(target), max_bytes=MAX_FILE_BYTES)
+        if is_receipt(data):
+            others = {"--accept-key": accept_key, "--against-chain": against_chain or None}
+            _refuse_options(others, "a receipt takes no")
+            verify_receipt(
+                session,
+                data,
+                trusted_block=None
+                if trusted_block is None
+                else parse_bytes32("trusted_block", trusted_block),
+                at=None if at is None else parse_time("at", at),
+                result=sealed,
+            )
+            return
+        _refuse_options(only, "an attestation file takes no")
+        file = _load(data)
         checks = _offline(file, keys, sealed)
         compared = against_chain
     _report(session, file, _with_chain(session, file, checks) if compared else checks, compared)
@@ -69,13 +102,20 @@ def verify(
 
 def declare(app: typer.Typer) -> None:
     """Add the command to *app*."""
-    command(app, "verify", settings=READ, panel="Anybody")(verify)
+    command(app, "verify", settings=(*READ, "policy"), panel="Anybody")(verify)
 
 
-def _load(path: Path) -> "AttestationFile":
+def _refuse_options(given: Mapping[str, object], words: str) -> None:
+    """Say that an option would do nothing for what is verified."""
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(f"{words} {name}")
+
+
+def _load(data: bytes) -> "AttestationFile":
     from orchestrator.attestation import load_attestation_file
 
-    return load_attestation_file(read_input("file", path, max_bytes=MAX_FILE_BYTES))
+    return load_attestation_file(data)
 
 
 def _offline(

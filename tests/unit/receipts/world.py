@@ -1,13 +1,17 @@
 """A chain with a worker on simulated evidence and a processed job: what a receipt is about."""
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from orchestrator.attestation import sign_statement
-from orchestrator.chain import Chain
+from orchestrator.attestation import AttestationFile, attestation_file_of, sign_statement
+from orchestrator.chain import Chain, Cursor
+from orchestrator.chain.bundle import load_bundle as load_contract
+from orchestrator.chain.cells import ContractCells
 from orchestrator.chain.processor import JobProcessor
 from orchestrator.crypto import AccountKey, EcdsaSigner, EncryptionKey
 from orchestrator.encoding import blake2_256, registration_digest
+from orchestrator.evidence import dump_bundle, load_bundle
 from orchestrator.models import (
     AttestationProof,
     Completion,
@@ -18,7 +22,10 @@ from orchestrator.models import (
     WorkerId,
     WorkerRegistration,
 )
+from orchestrator.receipts import ProvesStorage, Receipt, ReceiptEvent, prove_job
+from orchestrator.simulator import Simulator
 from orchestrator.testing import deploy_processor
+from orchestrator.testing.evidence import simulated_bundle
 
 ADMIN = AccountKey.from_uri("//Alice")
 OWNER = AccountKey.from_uri("//Bob")
@@ -124,3 +131,95 @@ def make_receipt_world(
     world.record(job_id)
     chain.call(processor.mark_job_processed(job_id), signer=OWNER)
     return world
+
+
+def policy_text(simulator: Simulator, **tcb: object) -> str:
+    """A policy file that evidence of *simulator* meets while its TCB is up to date."""
+    found = simulator.guest.measurements()
+    lines = [
+        f"roots.other.simulated = '''\n{simulator.root_pem}'''",
+        "[tcb]",
+        *(
+            f"{name} = {json.dumps(value)}"
+            for name, value in ({"statuses": ["UpToDate"]} | tcb).items()
+        ),
+        "[[tdx]]",
+        'name = "simulated"',
+        *(
+            f'{name} = "{getattr(found, name).hex()}"'
+            for name in ("mrtd", "rtmr0", "rtmr1", "rtmr2", "compose_hash", "app_id")
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def evidence_from(simulator: Simulator, chain: Chain, policy: bytes) -> EvidenceOf:
+    """What makes a worker's bundle, complete and by a registrar's policy."""
+
+    def evidence_of(
+        signer: EcdsaSigner, encryption_key: EncryptionKey, processor: JobProcessor
+    ) -> bytes:
+        made = simulated_bundle(
+            simulator,
+            genesis_hash=chain.genesis_hash,
+            contract=processor.contract,
+            signing_key=signer.public_key,
+            encryption_key=encryption_key.public_key,
+            collateral=simulator.collateral(now=chain.now() - DAY),
+        )
+        return dump_bundle(replace(load_bundle(made), policy_hash=blake2_256(policy)))
+
+    return evidence_of
+
+
+def known_attestation(world: ReceiptWorld) -> AttestationFile:
+    """The job's attestation as the chain tells it."""
+    chain, processor = world.chain, world.processor
+    job, told = chain.read(processor.get_job(1)), chain.read(processor.get_attestation(1))
+    worker = chain.read(processor.get_worker(world.worker))
+    assert job is not None
+    assert told is not None
+    assert worker is not None
+    return attestation_file_of(
+        genesis_hash=chain.genesis_hash,
+        contract=processor.contract,
+        job=job,
+        worker=worker,
+        completion=Completion(
+            job_id=1,
+            result_hash=told.result_hash,
+            attestation_proof=told.attestation_proof,
+            tee_worker_pubkey=told.tee_worker_pubkey,
+        ),
+        recorded_at=told.timestamp,
+    )
+
+
+def events_of(world: ReceiptWorld) -> tuple[ReceiptEvent, ...]:
+    """The job's events."""
+    page = world.chain.events(world.processor.contract, after=Cursor(block=0, index=-1))
+    return tuple(
+        ReceiptEvent(
+            block=raw.block.number,
+            block_hash=raw.block.hash,
+            index=raw.index,
+            topics=raw.topics,
+            data=raw.data,
+        )
+        for raw in page.events
+        if world.processor.decode_event(raw).fields.get("job_id") == 1
+    )
+
+
+def proven_receipt(world: ReceiptWorld, policy: bytes) -> tuple[Receipt, bytes]:
+    """A receipt of a chain that proves its storage, and the hash of the block that it is of."""
+    assert isinstance(world.chain, ProvesStorage)
+    proven = prove_job(world.chain, ContractCells(load_contract()), known_attestation(world))
+    receipt = Receipt(
+        attestation=proven.facts.attestation,
+        evidence=world.evidence,
+        policy=policy,
+        proof=proven.proof,
+        events=events_of(world),
+    )
+    return receipt, proven.block_hash

@@ -1,0 +1,94 @@
+"""What `verify` says about a receipt: every step, and what all of them come to."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from orchestrator.cli.errors import ExitCode
+from orchestrator.cli.output import Document, JsonValue, shown_time, to_json
+from orchestrator.cli.session import Session
+from orchestrator.cli.verdicts import SIMULATED, evidence_document
+
+if TYPE_CHECKING:
+    from orchestrator.receipts import ReceiptReport
+
+# Enough to see which kind of file it is; what is wrong with it is said by whoever reads it.
+_MARKS = (b'"phala-jobs receipt"', b'"payloadType"')
+_BEGINNING = 4_096
+
+
+def is_receipt(data: bytes) -> bool:
+    """Whether a file begins as a receipt, or as an envelope that may hold one."""
+    return any(mark in data[:_BEGINNING] for mark in _MARKS)
+
+
+def verify_receipt(
+    session: Session,
+    data: bytes,
+    *,
+    trusted_block: bytes | None,
+    at: int | None,
+    result: bytes | None,
+) -> None:
+    """Take every step and print it; ends with 1 when one failed, with 3 when one is missing."""
+    from orchestrator.receipts import examine_receipt
+
+    policy = session.policy
+    report = examine_receipt(
+        data,
+        bundle=session.bundle,
+        trusted_block=trusted_block,
+        now=at,
+        policy=policy,
+        result=result,
+        show_time=shown_time,
+    )
+    _print(session, report, whose_policy="yours" if policy is not None else "the receipt's")
+
+
+def _print(session: Session, report: "ReceiptReport", *, whose_policy: str) -> None:
+    rows: list[Document] = [
+        {"step": step.name, "outcome": step.outcome.value, "detail": step.detail}
+        for step in report.steps
+    ]
+    refusal: tuple[str, str, ExitCode] | None = None
+    if report.failed:
+        reasons = "; ".join(f"{step.name}: {step.detail}" for step in report.failed)
+        refusal = ("NotVerified", f"NotVerified: {reasons}", ExitCode.REFUSED)
+    elif report.missing:
+        names = ", ".join(step.name for step in report.missing)
+        refusal = ("NotChecked", f"could not tell: not checked: {names}", ExitCode.UNKNOWN)
+    facts = {"verified": refusal is None, "policy": whose_policy, **_facts(report)}
+    if refusal is None or not session.output.as_json:
+        session.output.rows("steps", rows, columns=None, **facts)
+    if refusal is not None:
+        session.output.error(refusal[0], refusal[1], steps=rows, **facts)
+        raise typer.Exit(refusal[2])
+    session.output.say(_words(report, whose_policy))
+
+
+def _facts(report: "ReceiptReport") -> dict[str, JsonValue]:
+    """What the receipt is about, for JSON."""
+    if report.receipt is None:
+        return {}
+    file, verified = report.receipt.attestation, report.verified
+    return {
+        "job_id": file.job.job_id,
+        "worker": file.worker.worker,
+        "result_hash": to_json(file.completion.result_hash),
+        "recorded_at": file.recorded_at,
+        "evidence": None if verified is None else evidence_document(verified),
+    }
+
+
+def _words(report: "ReceiptReport", whose_policy: str) -> str:
+    """What a receipt with nothing failed and nothing missing shows."""
+    assert report.receipt is not None  # noqa: S101 - a step would have failed
+    assert report.verified is not None  # noqa: S101 - the same
+    file = report.receipt.attestation
+    said = (
+        f"job {file.job.job_id}: worker {file.worker.worker} signed this result, which the contract"
+        f" recorded at {shown_time(file.recorded_at)}; its keys are bound to what {whose_policy}"
+        " policy allows; that the block is final is your word"
+    )
+    return f"{SIMULATED}; {said}" if report.verified.is_simulated else said
