@@ -5,7 +5,6 @@ import inspect
 from orchestrator import errors
 from orchestrator.client import JobFailedError
 from orchestrator.evidence import EvidenceError
-from orchestrator.evidence import EvidenceError
 
 INDENT = 4
 
