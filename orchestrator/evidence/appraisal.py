@@ -17,6 +17,7 @@ from cryptography.x509 import (
     load_pem_x509_certificates,
 )
 
+from orchestrator.errors import EncodingError
 from orchestrator.evidence.bundle import Collateral
 from orchestrator.evidence.finding import CheckFailedError, failed, not_checked, passed, run
 from orchestrator.evidence.instants import format_utc, parse_utc
@@ -117,14 +118,13 @@ def appraise(
     if isinstance(answer, Claims):
         window = _Window(latest_issue=answer.latest_issue, earliest_expiry=answer.earliest_expiry)
     pck = answer.pck if isinstance(answer, Claims) else read_pck(data)
-    if window is None or isinstance(pck, Refusal):  # it read all of this itself a moment ago
-        return _refused(
-            Refusal(check=EvidenceCheck.SIGNATURES, message="its certificates can't be read"),
-            None,
-            quote,
-            collateral,
-            now,
-        )
+    try:
+        tcb_info = parse_tcb_info(collateral.tcb_info)
+        qe_identity = parse_qe_identity(collateral.qe_identity)
+    except EncodingError as error:
+        return _refused(_unreadable(str(error)), None, quote, collateral, now)
+    if window is None or isinstance(pck, Refusal):
+        return _refused(_unreadable("dates or versions"), None, quote, collateral, now)
     is_intel = is_intel_root(root.certificate)
     what = "Intel's" if is_intel else "not Intel's: simulated, proves no TEE"
     return Appraisal(
@@ -136,13 +136,18 @@ def appraise(
             root=root,
             is_intel=is_intel,
             pck=pck,
-            tcb_info=parse_tcb_info(collateral.tcb_info),
-            qe_identity=parse_qe_identity(collateral.qe_identity),
+            tcb_info=tcb_info,
+            qe_identity=qe_identity,
             claims=answer if isinstance(answer, Claims) else None,
             refusal=answer if isinstance(answer, Refusal) else None,
             expires_at=window.earliest_expiry * 1000,
         ),
     )
+
+
+def _unreadable(what: str) -> Refusal:
+    # Signed, and read by the library, but not of the form that is known here.
+    return Refusal(check=EvidenceCheck.COLLATERAL, message=f"it can't be read: {what}")
 
 
 def _ask(
@@ -164,7 +169,7 @@ def _ask(
 
 def _unknown_root(quote: Quote, policy: Policy) -> Appraisal:
     known = ", ".join(repr(root.name) for root in policy.roots) or "none"
-    what = "Intel's root" if is_intel_root_or_none(quote.certificates[2]) else "another root"
+    what = "Intel's root" if _has_intel_key(quote.certificates[2]) else "another root"
     return Appraisal(
         signatures=failed(
             EvidenceCheck.SIGNATURES,
@@ -175,7 +180,7 @@ def _unknown_root(quote: Quote, policy: Policy) -> Appraisal:
     )
 
 
-def is_intel_root_or_none(certificate: bytes) -> bool:
+def _has_intel_key(certificate: bytes) -> bool:
     """Say whether bytes that need not be a certificate are one with Intel's root key."""
     try:
         return is_intel_root(certificate)

@@ -21,13 +21,14 @@ def parse_utc(text: object) -> int:
     found = _UTC.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         raise EncodingError(f"time: {text!r:.40}, must be like 2026-08-13T10:45:38Z")
-    year, month, day, hour, minute, second = map(int, found.groups())
-    if hour > 23 or minute > 59 or second > 59:
-        raise EncodingError(f"time: there is no {text}")
     try:
-        return calendar.timegm((year, month, day, hour, minute, second))
+        seconds = calendar.timegm(tuple(map(int, found.groups())))
     except ValueError as error:
         raise EncodingError(f"time: there is no {text}") from error
+    # `timegm` takes the 30th of February for the 2nd of March.
+    if format_utc(seconds * 1000) != text:
+        raise EncodingError(f"time: there is no {text}")
+    return seconds
 
 
 def format_utc(milliseconds: int) -> str:

@@ -8,6 +8,7 @@ from orchestrator.evidence.finding import CheckFailedError
 from orchestrator.evidence.instants import format_utc
 from orchestrator.evidence.policy import Policy
 from orchestrator.evidence.quote import Quote, SgxReport, TdxReport
+from orchestrator.evidence.qvl import DEBUG_REFUSED
 from orchestrator.evidence.tcb import REVOKED, worse
 from orchestrator.evidence.verdict import EvidenceCheck
 
@@ -80,14 +81,14 @@ def check_attributes(genuine: Genuine, quote: Quote, policy: Policy) -> str:
 
     1. No attribute is on that weakens the TD or enclave, and those it needs are on.
     2. It is no debug TD or enclave; one passes under a root that is not Intel's, if the policy says
-       so.
+       so. (`dcap-qvl` has no switch for that and refuses every one, after all else was good.)
     3. The library has nothing else against it.
     """
     # 1.
     report = quote.report
     is_debug = _check_tdx(report) if isinstance(report, TdxReport) else _check_sgx(report)
-    simulated = "" if genuine.is_intel else "; simulated: proves no TEE"
     # 2.
+    found = "no debug, nothing that weakens it"
     if is_debug:
         what = "a debug TD: its host can read it" if quote.tee == "tdx" else "a debug enclave"
         if genuine.is_intel:
@@ -98,12 +99,13 @@ def check_attributes(genuine: Genuine, quote: Quote, policy: Policy) -> str:
             raise CheckFailedError(
                 what, "start it without debugging, or set debug in the policy's [attributes]"
             )
-        return f"{what}, which the policy allows under the root {genuine.root.name!r}{simulated}"
+        found = f"{what}, which the policy allows under the root {genuine.root.name!r}"
     # 3.
     refusal = genuine.refusal
-    if refusal is not None and refusal.check is EvidenceCheck.ATTRIBUTES:
+    is_debug_refused = is_debug and refusal is not None and refusal.message == DEBUG_REFUSED
+    if refusal is not None and refusal.check is EvidenceCheck.ATTRIBUTES and not is_debug_refused:
         raise CheckFailedError(refusal.message)
-    return f"no debug, nothing that weakens it{simulated}"
+    return found if genuine.is_intel else f"{found}; simulated: proves no TEE"
 
 
 def _check_tdx(report: TdxReport) -> bool:

@@ -22,11 +22,12 @@ from orchestrator.evidence.quote import Quote, TdxReport
 from orchestrator.evidence.tcb import Svns
 from orchestrator.evidence.verdict import EvidenceCheck
 
-__all__ = ["Claims", "Pck", "Refusal", "read_pck", "verify_quote"]
+__all__ = ["DEBUG_REFUSED", "Claims", "Pck", "Refusal", "read_pck", "refusal_of", "verify_quote"]
 
 T = TypeVar("T")
 
 _PREFIX: Final = "Verification failed: "
+DEBUG_REFUSED: Final = "Debug mode is enabled"
 # Of Intel's extension to PCK certificates: the flags of section "Configuration".
 _FLAG_OIDS: Final = tuple(f"1.2.840.113741.1.13.1.7.{place}" for place in (1, 2, 3))
 _REFUSALS: Final = (
@@ -76,7 +77,7 @@ _REFUSALS: Final = (
     (
         EvidenceCheck.ATTRIBUTES,
         (
-            "Debug mode is enabled",
+            DEBUG_REFUSED,
             "SEPT_VE_DISABLE is not enabled",
             "Reserved bits in TD attributes are set",
             "TD profiling is enabled",
