@@ -13,6 +13,7 @@ from orchestrator.evidence import Collateral
 from orchestrator.metrics import RegistrarEvent, RegistrarEventKind, RegistrarMetrics
 from orchestrator.models import Worker, WorkerStatus
 from orchestrator.registrar import (
+    EvidenceArchive,
     Outcome,
     Renewals,
     RenewalSettings,
@@ -495,3 +496,58 @@ async def test_health_and_numbers_are_served(world: World) -> None:
         "renewals_failing": 0,
     }
     assert "phala_jobs_renewals_total" in numbers.text
+
+
+# Being killed.
+
+
+class KilledError(BaseException):
+    """Ends everything, as a kill does: no code of ours catches it."""
+
+
+STEPS = ("identity", "evidence", "registration", "keep", "write_record", "put_evidence")
+
+
+def kill_at(world: World, patch: pytest.MonkeyPatch, step: str, *, after: bool) -> None:
+    """End the process before or after a step, once."""
+    targets = {"keep": EvidenceArchive, "write_record": EvidenceArchive, "call": world.chain}
+    target = targets.get(step, world.worker)
+    honest = getattr(target, step)
+
+    def work(*words: object, **named: object) -> object:
+        if after:
+            honest(*words, **named)
+        raise KilledError
+
+    async def ask(*words: object, **named: object) -> object:
+        if after:
+            await honest(*words, **named)
+        raise KilledError
+
+    patch.setattr(target, step, ask if target is world.worker else work)
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("step", [*STEPS, "call"])
+async def test_a_renewal_that_was_killed_at_any_step_is_done_once(
+    world: World, step: str, after: bool
+) -> None:
+    worker = await world.register()
+    world.clock.advance(5 * DAY)
+    before = world.head()
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(world, patch, step, after=after)
+        with pytest.raises(KilledError):
+            await Rounds(world).round()
+
+    rounds = Rounds(world)
+    await rounds.renewals.settle()
+    made = await rounds.round()
+
+    is_done_already = (step, after) == ("call", True)
+    assert outcomes(made) == {1: Outcome.NOT_DUE if is_done_already else Outcome.RENEWED}
+    assert world.head() == before + 1
+    found = world.read(1)
+    assert found.valid_until == worker.valid_until + 5 * DAY
+    assert world.blobs.has(found.evidence_hash)
+    assert found.evidence_hash in world.worker.evidence_kept
