@@ -6,13 +6,14 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import embedded, jobs, node_jobs, sealing, statements
+from benchmarks import embedded, evidence, jobs, node_jobs, sealing, statements
 from benchmarks.table import Table
 
 
 def _tables() -> Iterator[Table]:
     yield sealing.measure()
     yield statements.measure()
+    yield evidence.measure()
     yield embedded.measure()
     yield from jobs.measure()
     yield from node_jobs.measure()
