@@ -12,8 +12,13 @@ from orchestrator.cli.errors import ExitCode
 from orchestrator.cli.output import JsonValue, to_json
 from orchestrator.cli.session import Session
 from orchestrator.cli.values import parse_time, read_input
-from orchestrator.cli.verdicts import show_verdict, verdict_document, verdict_words
-from orchestrator.errors import CollateralUnavailableError, UntrustedWorkerError
+from orchestrator.cli.verdicts import SIMULATED, show_verdict, verdict_document, verdict_words
+from orchestrator.errors import (
+    CollateralUnavailableError,
+    EncodingError,
+    UntrustedWorkerError,
+    WorkerProtocolError,
+)
 
 if TYPE_CHECKING:
     from orchestrator.evidence import (
@@ -60,7 +65,11 @@ def fetch(
     challenge = _new_challenge()
     with session.output.progress(f"Asking {url} for evidence"):
         key, encryption_key, data = asyncio.run(_ask(session, url, listed, challenge))
-    bundle = _completed(session, load_bundle(data), now=challenge.issued_at)
+    try:
+        bundle = load_bundle(data)
+    except EncodingError as error:
+        raise WorkerProtocolError(f"{url} answers with no evidence bundle: {error}") from error
+    bundle = _completed(session, bundle, now=challenge.issued_at)
     data = dump_bundle(bundle)
     if output is not None:
         write_new_file(output, data)
@@ -266,8 +275,8 @@ def _facts(bundle: "EvidenceBundle") -> dict[str, JsonValue]:
     from hashlib import sha256
 
     from orchestrator.encoding import to_ss58
-    from orchestrator.errors import EncodingError
     from orchestrator.evidence import evidence_hash
+    from orchestrator.evidence.intel_root import is_intel_root
     from orchestrator.evidence.quote import parse_quote
 
     facts: dict[str, JsonValue] = {
@@ -293,7 +302,18 @@ def _facts(bundle: "EvidenceBundle") -> dict[str, JsonValue]:
     registers = {
         field.name: to_json(getattr(quote.report, field.name)) for field in fields(quote.report)
     }
-    return {**facts, "tee": quote.tee, "quote_version": quote.version, **registers}
+    try:
+        is_intel = is_intel_root(quote.certificates[2])
+    except ValueError:  # no certificate at all
+        is_intel = False
+    root = "Intel's, as it claims" if is_intel else f"not Intel's; {SIMULATED}"
+    return {
+        **facts,
+        "tee": quote.tee,
+        "root": root,
+        "quote_version": quote.version,
+        **registers,
+    }
 
 
 def _report(session: Session, verdict: "Verdict", facts: dict[str, JsonValue]) -> None:

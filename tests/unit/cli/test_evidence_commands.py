@@ -228,6 +228,7 @@ def test_show_prints_claims_and_says_that_they_are_such(run: Run, shown: Shown) 
     assert ran.document["mrtd"] == "0x" + shown.simulator.guest.mrtd.hex()
     assert ran.document["evidence_hash"] == "0x" + blake2_256(shown.bundle.read_bytes()).hex()
     assert "nothing of this is verified" in ran.stderr
+    assert SIMULATED in ran.document["root"]
 
 
 class _Identity:
@@ -245,7 +246,7 @@ class TestFetch:
         return self._answering(shown, monkeypatch)
 
     def _answering(
-        self, shown: Shown, monkeypatch: pytest.MonkeyPatch, *, replay: bool = False
+        self, shown: Shown, monkeypatch: pytest.MonkeyPatch, *, answer: bytes | None = None
     ) -> list[str]:
         urls: list[str] = []
 
@@ -264,7 +265,7 @@ class TestFetch:
                 assert signing_key == shown.secrets.signer.public_key
                 bundle = load_bundle(shown.evidence(challenge=challenge))
                 assert bundle.genesis_hash == genesis
-                return shown.bundle.read_bytes() if replay else dump_bundle(bundle)
+                return dump_bundle(bundle) if answer is None else answer
 
             async def close(self) -> None:
                 """Nothing is open."""
@@ -297,12 +298,21 @@ class TestFetch:
     def test_an_old_answer_is_refused(
         self, run: Run, shown: Shown, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        self._answering(shown, monkeypatch, replay=True)
+        self._answering(shown, monkeypatch, answer=shown.bundle.read_bytes())
 
         ran = run("evidence", "fetch", "3", "--policy", shown.policy, "--json")
 
         assert (ran.exit_code, ran.document["error"]) == (1, "E13")
         assert [code for code, outcome in _outcomes(ran).items() if outcome == "failed"] == ["E13"]
+
+    def test_an_answer_that_is_no_bundle_says_nothing(
+        self, run: Run, shown: Shown, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self._answering(shown, monkeypatch, answer=b"\xa0")
+
+        ran = run("evidence", "fetch", "3", "--policy", shown.policy, "--json")
+
+        assert (ran.exit_code, ran.document["error"]) == (3, "WorkerProtocolError")
 
     def test_without_a_policy_nothing_is_called_verified(
         self, run: Run, shown: Shown, urls: list[str]

@@ -381,6 +381,23 @@ class TestTime:
         assert clock.now > owner.world.clock.now + 1_000
         owner.nothing_happened(client)
 
+    def test_what_runs_out_while_others_evidence_is_fetched_is_not_sealed_to(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        first, slow = owner.worker(valid_for=DAY), owner.worker(valid_for=2 * DAY)
+        owner.kept.put(owner.world.blobs.get(first.evidence_hash, max_bytes=1 << 20))
+
+        class Slow(NoBlobs):
+            def get(self, digest: bytes, *, max_bytes: int) -> bytes:
+                owner.world.clock.advance(DAY + 1)
+                return owner.world.blobs.get(digest, max_bytes=max_bytes)
+
+        client = owner.client(blob_sources=[Slow()])
+
+        with pytest.raises(UntrustedWorkerError, match=f"worker {first.worker}: .* ended at"):
+            client.submit(task, workers=[first.worker, slow.worker])
+        owner.nothing_happened(client)
+
     def test_what_was_sealed_in_time_is_not_sent_after_it(
         self, owner: PolicyWorld, task: TaskInput
     ) -> None:
