@@ -381,6 +381,21 @@ class TestTime:
         assert clock.now > owner.world.clock.now + 1_000
         owner.nothing_happened(client)
 
+    def test_a_long_run_goes_on_with_those_that_are_left(
+        self, make: Callable[..., World], simulator: Simulator, task: TaskInput
+    ) -> None:
+        owner = PolicyWorld(world=make(rate_limit=1_000), simulator=simulator)
+        short, long = owner.worker(valid_for=100), owner.worker()
+        client = owner.client(clock=Ticking(owner.world.clock.now))
+
+        outcomes = client.submit_many([Submission(task=task)] * 100)
+
+        refused = [outcome for outcome in outcomes if isinstance(outcome, NotSentError)]
+        lost = f"worker {short.worker} has lost its trust since the sealing"
+        assert all(lost in str(refusal) for refusal in refused)
+        assert 0 < len(refused) < 100
+        assert {job.workers for job in client.jobs()} == {(long.worker,)}
+
     def test_what_runs_out_while_others_evidence_is_fetched_is_not_sealed_to(
         self, owner: PolicyWorld, task: TaskInput
     ) -> None:
