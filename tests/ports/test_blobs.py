@@ -33,7 +33,7 @@ from orchestrator.errors import (
 from orchestrator.http_server import Listen, serve
 from orchestrator.testing import FixedClock
 from orchestrator.testing.blobs import MemoryBlobStore
-from orchestrator.testing.workers import FaultyHttpServer, HttpFault
+from orchestrator.testing.faulty_http import FaultyHttpServer, HttpFault
 from orchestrator.worker.database import Database
 from orchestrator.worker.outcomes import WorkerBlobs
 

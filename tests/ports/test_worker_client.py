@@ -33,7 +33,8 @@ from orchestrator.models import Outcome, PublicKey, Signature, TaskInput, Worker
 from orchestrator.quotes.simulated import SimulatedQuoteSource
 from orchestrator.simulator import Simulator, create_simulator
 from orchestrator.testing import FixedClock
-from orchestrator.testing.workers import FaultyHttpServer, HttpFault, ScriptedWorker
+from orchestrator.testing.faulty_http import FaultyHttpServer, HttpFault
+from orchestrator.testing.workers import ScriptedWorker
 from orchestrator.worker import TokenList, TokenScope, WorkerServer, WorkerSettings
 from orchestrator.workers import (
     JobKey,

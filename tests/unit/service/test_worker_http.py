@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.models import JobStatus, Worker
-from orchestrator.testing.workers import FaultyHttpServer, HttpFault
+from orchestrator.testing.faulty_http import FaultyHttpServer, HttpFault
 from orchestrator.workers import WorkerClient
 from orchestrator.workers.http import HttpWorkerClient
 from tests.unit.service.world import QUICK, World
