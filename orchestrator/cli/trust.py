@@ -13,7 +13,7 @@ from orchestrator.cli.output import Document, JsonValue, shown_time
 from orchestrator.cli.session import Session
 from orchestrator.cli.values import parse_duration
 from orchestrator.cli.verdicts import SIMULATED
-from orchestrator.errors import BlobError
+from orchestrator.errors import BlobError, ConfigError
 
 if TYPE_CHECKING:
     from orchestrator.models import Worker
@@ -77,8 +77,7 @@ def look(session: Session, *, window_ms: int) -> "TrustForecast":
 
     policy = session.policy
     if policy is None:
-        session.required("policy")
-        raise AssertionError  # pragma: no cover - the line before raises
+        raise ConfigError("policy is not set: evidence is examined by one")
     chain, processor = session.chain, session.processor
     text = session.settings.collateral
     early = None if text is None else open_early_collateral(text)
@@ -105,7 +104,6 @@ def evidence_of(session: Session) -> "Callable[[Worker], bytes]":
     """
     from orchestrator.blobs.directory import DirectoryBlobStore
     from orchestrator.blobs.http import HttpBlobStore
-    from orchestrator.errors import ConfigError
     from orchestrator.evidence import MAX_BUNDLE_BYTES
 
     folder = session.settings.evidence.expanduser()

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import dcap_qvl
 import httpx
 import pytest
 import stamina
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from orchestrator.collateral import CollateralSource
+from orchestrator.collateral import CollateralSource, files
 from orchestrator.collateral.facts import is_signed, platform_of, read_facts
 from orchestrator.collateral.files import FileCollateral, FolderCollateral
 from orchestrator.collateral.opening import open_collateral, open_early_collateral
@@ -270,6 +274,44 @@ def test_a_file_is_not_read_beyond_what_collateral_can_be(tmp_path: Path, quote:
         FileCollateral(path).collateral(quote, now=NOW)
     with pytest.raises(CollateralUnavailableError, match="No such file"):
         FileCollateral(tmp_path / "absent").collateral(quote, now=NOW)
+
+
+def test_a_folder_of_too_many_files_is_not_read(
+    tmp_path: Path, quote: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MAX_FILES", 1)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text("{")
+
+    with pytest.raises(CollateralUnavailableError, match="2 files, at most 1"):
+        FolderCollateral(tmp_path).collateral(quote, now=NOW)
+
+
+def test_without_its_simulator_a_simulated_source_has_nothing(tmp_path: Path, quote: bytes) -> None:
+    with pytest.raises(CollateralUnavailableError, match="no simulator"):
+        open_collateral(f"simulated:{tmp_path}").collateral(quote, now=NOW)
+
+
+def test_a_signature_by_a_key_of_another_kind_is_none(
+    served: Collateral, simulator: Simulator
+) -> None:
+    """Nothing that a stranger sends raises anything but what is announced."""
+    key = Ed25519PrivateKey.generate()
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "another kind")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2049, 1, 1, tzinfo=UTC))
+        .sign(key, None)
+    )
+    chain = certificate.public_bytes(Encoding.PEM).decode()
+    changed = replace(served, tcb_info_issuer_chain=chain)
+
+    assert not is_signed(changed, [certificate.public_bytes(Encoding.DER)])
 
 
 # A PCCS.

@@ -224,6 +224,26 @@ def test_evidence_is_had_from_the_worker_where_the_folder_has_none(
     assert not (trusted.evidence / "absent").exists()
 
 
+def test_evidence_of_a_worker_without_an_address_could_not_be_told(
+    run: Run, trusted: Trusted
+) -> None:
+    with trusted.world.chain() as chain:
+        register_test_worker(
+            chain,
+            trusted.world.processor,
+            EcdsaSigner.generate(),
+            registrar=ADMIN,
+            measurement=trusted.simulator.guest.measurements().measurement,
+            endpoint=b"nowhere",
+            valid_for=6 * DAY,
+        )
+
+    code, row, document = status(run)
+
+    assert (code, row["trust"]) == (3, "fine")
+    assert "its endpoint is none" in document["workers"][-1]["unknown"]
+
+
 def test_collateral_that_is_not_to_be_had_could_not_be_told(
     run: Run, trusted: Trusted, tmp_path: Path
 ) -> None:

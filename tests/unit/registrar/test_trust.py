@@ -1,4 +1,4 @@
-"""What will fail next for a worker: each reason alone, with its time; what the watch tells of it."""
+"""What will fail next for a worker: each reason alone, with its time, and what the watch tells."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,7 +9,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.encoding import blake2_256
 from orchestrator.errors import BlobNotFoundError
-from orchestrator.evidence import Collateral, TcbRules, dump_bundle, load_bundle
+from orchestrator.evidence import (
+    Collateral,
+    TcbRules,
+    TdxMeasurements,
+    dump_bundle,
+    load_bundle,
+)
 from orchestrator.metrics import RegistrarEventKind, RegistrarMetrics
 from orchestrator.models import Worker
 from orchestrator.registrar.trust import (
@@ -215,6 +221,7 @@ def test_a_set_that_the_policy_has_no_more_fails_now(world: TrustWorld) -> None:
     """Another set that matches too does not help: the contract keeps the worker's measurement."""
     world.add_worker()
     (known,) = world.policy.measurements
+    assert isinstance(known, TdxMeasurements)
     world.policy = replace(world.policy, measurements=(replace(known, app_id=None, name="wider"),))
 
     made = world.look(window=0)
