@@ -46,13 +46,15 @@ class Authority:
     tcb_signer: Issued
 
     @classmethod
-    def create(cls) -> "Authority":
-        """Return one with new keys."""
+    def create(
+        cls, *, platform_ca_until: int | None = None, tcb_signer_until: int | None = None
+    ) -> "Authority":
+        """Return one with new keys, whose certificates may expire early (ms)."""
         root = _issue("Root CA", None, path_length=1)
         return cls(
             root=root,
-            platform_ca=_issue("PCK Platform CA", root, path_length=0),
-            tcb_signer=_issue("TCB Signing", root, path_length=None),
+            platform_ca=_issue("PCK Platform CA", root, path_length=0, until=platform_ca_until),
+            tcb_signer=_issue("TCB Signing", root, path_length=None, until=tcb_signer_until),
         )
 
     @property
@@ -60,9 +62,11 @@ class Authority:
         """The root as DER: what a policy has to name."""
         return self.root.certificate.public_bytes(Encoding.DER)
 
-    def issue_pck(self, extension: bytes) -> Issued:
-        """Return the certificate of a machine's attestation, with Intel's extension in it."""
-        return _issue("PCK Certificate", self.platform_ca, path_length=None, extension=extension)
+    def issue_pck(self, extension: bytes, *, until: int | None = None) -> Issued:
+        """Return a machine's certificate, with Intel's extension; it may expire early (ms)."""
+        return _issue(
+            "PCK Certificate", self.platform_ca, path_length=None, extension=extension, until=until
+        )
 
     def pck_chain(self, pck: Issued) -> str:
         """Return the PEM chain that a quote carries."""
@@ -107,9 +111,14 @@ def sign(key: ec.EllipticCurvePrivateKey, data: bytes) -> bytes:
 
 
 def _issue(
-    role: str, issuer: Issued | None, *, path_length: int | None, extension: bytes | None = None
+    role: str,
+    issuer: Issued | None,
+    *,
+    path_length: int | None,
+    extension: bytes | None = None,
+    until: int | None = None,
 ) -> Issued:
-    """Make a key and its certificate; a *path_length* makes it a CA."""
+    """Make a key and its certificate; a *path_length* makes it a CA, *until* (ms) ends it early."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name(
         [
@@ -125,7 +134,7 @@ def _issue(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(_FROM)
-        .not_valid_after(_UNTIL)
+        .not_valid_after(_UNTIL if until is None else _moment(until))
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(
                 (key if issuer is None else issuer.key).public_key()

@@ -42,8 +42,13 @@ class Platform:
         dynamic_platform: bool = False,
         cached_keys: bool = False,
         smt: bool = False,
+        certificate_until: int | None = None,
     ) -> "Platform":
-        """Return a machine with new keys; the flags are those of its PCK certificate."""
+        """
+        Return a machine with new keys.
+
+        The flags are those of its PCK certificate, which may expire early (ms).
+        """
         ppid = secrets.token_bytes(16) if ppid is None else ppid
         piid = secrets.token_bytes(16) if piid is None else piid
         svns = Svns() if svns is None else svns
@@ -61,7 +66,7 @@ class Platform:
             piid=piid,
             fmspc=fmspc,
             svns=svns,
-            pck=authority.issue_pck(extension),
+            pck=authority.issue_pck(extension, until=certificate_until),
             attestation_key=ec.generate_private_key(ec.SECP256R1()),
         )
 

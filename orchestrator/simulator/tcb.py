@@ -14,7 +14,7 @@ QE_PRODUCT: Final = 2
 QE_ATTRIBUTES: Final = bytes.fromhex("1500000000000000e700000000000000")
 # Position 1 of `tee_tcb_svn` names the TDX module's identity, position 0 is its SVN.
 MODULE_IDENTITY: Final = "TDX_01"
-MODULE_SVN: Final = 0
+MODULE_SVN: Final = 11
 _FIRST_DATE: Final = 1_755_043_200_000  # 2025-08-13, as a TCB level's date
 
 
@@ -79,33 +79,25 @@ class TcbRelease:
         )
 
 
-def tcb_info_json(
-    release: TcbRelease, *, fmspc: bytes, issued_at: int, expires_at: int, is_tdx: bool = True
-) -> str:
-    """Return `tcbInfo` v3 of the machines with this FMSPC, as the text that is signed."""
-    info: dict[str, object] = {
-        "id": "TDX" if is_tdx else "SGX",
-        "version": 3,
-        "issueDate": _date(issued_at),
-        "nextUpdate": _date(expires_at),
-        "fmspc": fmspc.hex().upper(),
-        "pceId": "0000",
-        "tcbType": 0,
-        "tcbEvaluationDataNumber": release.evaluation_number,
-    }
-    if is_tdx:
-        module = {"mrsigner": "00" * 48, "attributes": "00" * 8, "attributesMask": "FF" * 8}
-        level = {"tcb": {"isvsvn": MODULE_SVN}, "tcbDate": _date(_FIRST_DATE)}
-        info["tdxModule"] = module
-        info["tdxModuleIdentities"] = [
-            {
-                "id": MODULE_IDENTITY,
-                **module,
-                "tcbLevels": [{**level, "tcbStatus": "UpToDate"}],
-            }
-        ]
-    info["tcbLevels"] = [_level_json(level, is_tdx=is_tdx) for level in release.levels]
-    return _text(info)
+def tcb_info_json(release: TcbRelease, *, fmspc: bytes, issued_at: int, expires_at: int) -> str:
+    """Return `tcbInfo` v3 of the TDX machines with this FMSPC, as the text that is signed."""
+    module = {"mrsigner": "00" * 48, "attributes": "00" * 8, "attributesMask": "FF" * 8}
+    level = {"tcb": {"isvsvn": MODULE_SVN}, "tcbDate": _date(_FIRST_DATE), "tcbStatus": "UpToDate"}
+    return _text(
+        {
+            "id": "TDX",
+            "version": 3,
+            "issueDate": _date(issued_at),
+            "nextUpdate": _date(expires_at),
+            "fmspc": fmspc.hex().upper(),
+            "pceId": "0000",
+            "tcbType": 0,
+            "tcbEvaluationDataNumber": release.evaluation_number,
+            "tdxModule": module,
+            "tdxModuleIdentities": [{"id": MODULE_IDENTITY, **module, "tcbLevels": [level]}],
+            "tcbLevels": [_level_json(level) for level in release.levels],
+        }
+    )
 
 
 def qe_identity_json(release: TcbRelease, *, issued_at: int, expires_at: int) -> str:
@@ -134,15 +126,13 @@ def qe_identity_json(release: TcbRelease, *, issued_at: int, expires_at: int) ->
     )
 
 
-def _level_json(level: TcbLevel, *, is_tdx: bool) -> dict[str, object]:
-    tcb: dict[str, object] = {
-        "sgxtcbcomponents": [{"svn": svn} for svn in level.svns.sgx],
-        "pcesvn": level.svns.pce_svn,
-    }
-    if is_tdx:
-        tcb["tdxtcbcomponents"] = [{"svn": svn} for svn in level.svns.tdx]
+def _level_json(level: TcbLevel) -> dict[str, object]:
     found: dict[str, object] = {
-        "tcb": tcb,
+        "tcb": {
+            "sgxtcbcomponents": [{"svn": svn} for svn in level.svns.sgx],
+            "pcesvn": level.svns.pce_svn,
+            "tdxtcbcomponents": [{"svn": svn} for svn in level.svns.tdx],
+        },
         "tcbDate": _date(level.date),
         "tcbStatus": level.status,
     }

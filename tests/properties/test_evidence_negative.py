@@ -56,6 +56,14 @@ def with_status(status: str, *advisories: str) -> Simulator:
     return SIMULATOR.with_status(status, advisories=advisories)
 
 
+def expired(**until: int) -> Case:
+    """One of the certificates ran out before the rest of the collateral does."""
+    machine_until = until.pop("pck_until", None)
+    authority = Authority.create(**until)
+    platform = Platform.create(authority, certificate_until=machine_until)
+    return simulated_case(Simulator(authority=authority, platform=platform))
+
+
 def with_other_register(register: str) -> Case:
     return case_of(with_guest(**{register: b"\7" * 48}))
 
@@ -76,6 +84,18 @@ NEGATIVE: dict[str, tuple[Callable[[], Case], EvidenceCheck]] = {
     ),
     "expired collateral": (
         lambda: case_of(SIMULATOR, valid_for=1_000, crls_valid_for=DAY),
+        EvidenceCheck.COLLATERAL,
+    ),
+    "expired PCK certificate": (
+        lambda: expired(pck_until=NOW + 1_000),
+        EvidenceCheck.COLLATERAL,
+    ),
+    "expired platform CA": (
+        lambda: expired(platform_ca_until=NOW + 1_000),
+        EvidenceCheck.COLLATERAL,
+    ),
+    "expired signer of TCB information": (
+        lambda: expired(tcb_signer_until=NOW + 1_000),
         EvidenceCheck.COLLATERAL,
     ),
     "collateral of the future": (
@@ -273,6 +293,26 @@ def test_a_forger_who_copies_intels_root_and_names_is_refused() -> None:
         assert set(failed(verdict)) & {"E02", "E03"}
         # The names are right: what is wrong is a signature, not that a root is unknown.
         assert "the policy allows" not in str(verdict.findings)
+
+
+@pytest.mark.parametrize("chain", ["", "x", SIMULATOR.collateral(now=NOW).pck_crl_issuer_chain])
+def test_chains_that_nothing_reads_hide_no_expiry(chain: str) -> None:
+    """The dates that count are those of the certificates in the quote."""
+    end = NOW + 30_000
+    case = expired(platform_ca_until=end)
+    assert case.bundle.collateral is not None
+    collateral = replace(
+        case.bundle.collateral,
+        pck_crl_issuer_chain=chain,
+        pck_certificate_chain=SIMULATOR.authority.pck_chain(SIMULATOR.platform.pck),
+    )
+    data = dump_bundle(replace(case.bundle, collateral=collateral))
+
+    before = replace(case, now=end - 1).examine(data).evidence
+
+    assert before is not None
+    assert before.collateral_expires_at == end
+    assert replace(case, now=end + 1).examine(data).evidence is None
 
 
 def test_a_quote_of_another_authority_for_the_same_machine_is_refused() -> None:
