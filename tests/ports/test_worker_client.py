@@ -583,6 +583,7 @@ async def test_an_identity_of_the_protocol_is_read() -> None:
 
     assert (identity.tasks, identity.slots, identity.queue) == (("echo",), 1, 2)
     assert identity.tee == "tdx"
+    assert identity.retired_keys == ()  # one of before rotation does not name them
     await client.close()
 
 
@@ -598,6 +599,10 @@ async def test_an_identity_of_the_protocol_is_read() -> None:
         {"capacity": {"slots": 1 << 32, "queue": 2}},
         {"encryption_key": "AA=="},
         {"signing_key": {"scheme": "ecdsa", "key": "AAAA" * 10 + "AAA="}},
+        {"retired_keys": None},
+        {"retired_keys": ["key"]},
+        {"retired_keys": [{"scheme": "ecdsa", "key": "AAAA" * 10 + "AAA="}]},
+        {"retired_keys": [{"scheme": "sr25519", "key": "AAAA" * 10 + "AAA="}] * 17},
     ],
 )
 async def test_an_identity_that_is_none_is_not_of_the_protocol(change: dict[str, object]) -> None:

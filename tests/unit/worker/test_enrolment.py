@@ -23,6 +23,7 @@ from orchestrator.testing import LocalAccount, register_test_worker
 from orchestrator.worker import TokenScope
 from orchestrator.worker.identity import MAX_PAIRS, WorkerKeys, load_or_make_keys
 from orchestrator.worker.outcomes import EVIDENCE_PER_KEY, WorkerBlobs
+from orchestrator.worker.running import AcceptedJob
 from orchestrator.workers import JobRequest, WorkerJobState
 from orchestrator.workers.http import HttpWorkerClient
 from tests.unit.worker.world import (
@@ -450,6 +451,40 @@ class TestRotation:
         assert after.tee_worker_pubkey == before.tee_worker_pubkey
         assert after.result_hash == before.result_hash
 
+    async def test_nothing_is_signed_by_other_keys_when_those_of_the_outcome_are_gone(
+        self, world: World
+    ) -> None:
+        request = world.request(world.seal(b"x"))
+        waiting = world.request(world.seal(b"y"))
+        await world.finish(request)
+        old = world.pair.signing_key
+        await rotate(world)
+        forget(world, old)
+
+        with pytest.raises(WorkerRefusedError, match="the key that signed") as caught:
+            await world.client().get_job(request.key)
+        assert caught.value.status == 410
+
+        await register(world)
+        job = await world.finish(waiting)  # the newest keys are all that there are
+        assert job.state is WorkerJobState.FAILED
+        assert await world.failure(job) == ("OpenFailed", None)
+
+    async def test_a_job_whose_keys_go_while_it_waits_is_not_signed(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.WARNING)
+        request = world.request(world.seal(b"x"))
+        facts = await world.server._heads.facts(request)
+        job = AcceptedJob(key=request.key, facts=facts, envelope=request.envelope or b"")
+        await rotate(world)
+        forget(world, facts.signing_key)
+
+        world.server._execution.accept(job)
+        await until(lambda: "the keys that the job was sealed to are gone" in caplog.text)
+
+        assert world.server._outcomes.find(request.key) is None
+
     async def test_keys_that_can_not_be_stored_are_503(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -464,6 +499,11 @@ class TestRotation:
 
         assert _pairs(world) == before
         assert await world.client(None).identity() == identity
+
+
+def forget(world: World, key: PublicKey) -> None:
+    ring = world.server._enrolment._keys
+    ring.pairs = tuple(pair for pair in ring.pairs if pair.signing_key != key)
 
 
 def _pairs(world: World) -> list[PublicKey]:
