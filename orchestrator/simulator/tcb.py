@@ -45,7 +45,7 @@ class TcbLevel:
 @dataclass(frozen=True, kw_only=True)
 class TcbRelease:
     """
-    One TCB evaluation: its levels, best first, and what it says of the quoting enclave.
+    One TCB evaluation: levels, best first, and what it says of quoting enclave and TDX module.
 
     It is known from `published_at` (ms), and what a PCCS hands out by default from `effective_at`:
     Intel leaves months between, so that machines can be updated.
@@ -57,6 +57,7 @@ class TcbRelease:
     effective_at: int = 0
     qe_status: str = "UpToDate"
     qe_svn: int = 6
+    module_status: str = "UpToDate"
 
     def recovery(
         self, *, published_at: int, effective_at: int, advisories: tuple[str, ...]
@@ -82,7 +83,11 @@ class TcbRelease:
 def tcb_info_json(release: TcbRelease, *, fmspc: bytes, issued_at: int, expires_at: int) -> str:
     """Return `tcbInfo` v3 of the TDX machines with this FMSPC, as the text that is signed."""
     module = {"mrsigner": "00" * 48, "attributes": "00" * 8, "attributesMask": "FF" * 8}
-    level = {"tcb": {"isvsvn": MODULE_SVN}, "tcbDate": _date(_FIRST_DATE), "tcbStatus": "UpToDate"}
+    level = {
+        "tcb": {"isvsvn": MODULE_SVN},
+        "tcbDate": _date(_FIRST_DATE),
+        "tcbStatus": release.module_status,
+    }
     return _text(
         {
             "id": "TDX",

@@ -27,6 +27,7 @@ from .evidence_world import (
     REPORT_DATA,
     Case,
     failed,
+    flipped,
     simulated_case,
 )
 
@@ -107,6 +108,14 @@ NEGATIVE: dict[str, tuple[Callable[[], Case], EvidenceCheck]] = {
     "quoting enclave out of date": (
         lambda: case_of(
             replace(SIMULATOR, releases=(replace(SIMULATOR.releases[0], qe_status="OutOfDate"),))
+        ),
+        EvidenceCheck.TCB_STATUS,
+    ),
+    "TDX module out of date": (
+        lambda: case_of(
+            replace(
+                SIMULATOR, releases=(replace(SIMULATOR.releases[0], module_status="OutOfDate"),)
+            )
         ),
         EvidenceCheck.TCB_STATUS,
     ),
@@ -194,6 +203,13 @@ def test_nothing_of_it_is_wrong_with_the_unchanged_simulator() -> None:
     assert verdict.evidence.is_simulated
     assert verdict.evidence.ppid == SIMULATOR.platform.ppid
     assert verdict.evidence.piid == SIMULATOR.platform.piid
+
+
+@pytest.mark.parametrize("bit", range(64))
+def test_every_attribute_of_a_td_but_the_usual_ones_is_refused(bit: int) -> None:
+    case = case_of(with_guest(td_attributes=flipped(Guest().td_attributes, bit)))
+
+    assert failed(case.examine(case.data)) == ["E04"]
 
 
 @pytest.mark.parametrize("status", STATUSES)
