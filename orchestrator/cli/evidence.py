@@ -335,4 +335,4 @@ def _report(session: Session, verdict: "Verdict", facts: dict[str, JsonValue]) -
             "is_on_chain",
             "written",
         )
-        session.output.result({name: facts[name] for name in shown if name in facts})
+        session.output.result({name: facts[name] for name in shown if facts.get(name) is not None})
