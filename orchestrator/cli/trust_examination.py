@@ -56,7 +56,7 @@ class TrustExamination:
                 "phala-jobs policy check says what is odd about it",
             )
         simulated = [root.name for root in policy.roots if not root.is_intel]
-        words = f"{path}, {len(policy.measurements)} measurement sets"
+        words = f"{path}; measurement sets: {len(policy.measurements)}"
         if simulated:
             return finding(
                 "policy",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
-from orchestrator.collateral.facts import CollateralFacts, read_facts
+from orchestrator.collateral.facts import CollateralFacts, is_signed, read_facts
 from orchestrator.encoding import blake2_256
 from orchestrator.errors import EncodingError
 from orchestrator.evidence import (
@@ -24,11 +24,14 @@ from orchestrator.evidence import (
     ExpectedBinding,
     KeyStanding,
     Policy,
+    TcbRules,
     Verdict,
     dump_bundle,
     examine_evidence,
     load_bundle,
 )
+from orchestrator.evidence.intel_root import INTEL_ROOT
+from orchestrator.evidence.tcb import TCB_STATUSES
 from orchestrator.models import Worker, WorkerStatus
 
 __all__ = [
@@ -99,7 +102,9 @@ class WorkerForecast:
 
     `failures` are in the order of their times, those without one last. `evaluation_number` is that
     of the collateral that it was registered on, `newest_evaluation_number` the newest known for its
-    platform. `tcb_status` is by the newest collateral, `None` where that is refused before.
+    platform. `tcb_status` is by the newest collateral, `None` where another check than those of
+    the TCB refuses. `is_simulated` says that this collateral ends in no root of Intel's: it proves
+    no TEE.
     `unknown` says why something could not be told, `has_evidence` whether there was any to look at.
     """
 
@@ -239,29 +244,53 @@ class _Maker:
         else:
             failures.append(self._next_refusal(known, bundle, known.newest, newest))
             failures += self._ahead(known, bundle, early)
-        evidence = None if verdict is None else verdict.evidence
+        status = None if verdict is None else self._status(known, bundle, known.newest, verdict)
         found = WorkerForecast(
             worker=known.worker,
             level=TrustLevel.FINE,
             collateral_ends_at=newest.expires_at,
-            tcb_status=None if evidence is None else evidence.tcb_status,
+            tcb_status=status,
             evaluation_number=None if in_use is None else in_use.evaluation_number,
             newest_evaluation_number=max(numbers),
-            is_simulated=None if evidence is None else evidence.is_simulated,
+            is_simulated=not is_signed(known.newest, [INTEL_ROOT]),
         )
         return self._judged(found, failures)
 
+    def _status(
+        self,
+        known: KnownWorker,
+        bundle: EvidenceBundle,
+        collateral: Collateral,
+        verdict: Verdict,
+    ) -> str | None:
+        """Return the TCB's status, of a worker that its policy refuses for it as well."""
+        if verdict.evidence is not None:
+            return verdict.evidence.tcb_status
+        any_status = replace(self._policy, tcb=TcbRules(statuses=frozenset(TCB_STATUSES)))
+        told = self._examine(known, bundle, collateral, now=self._now, policy=any_status)
+        return None if told is None or told.evidence is None else told.evidence.tcb_status
+
     def _examine(
-        self, known: KnownWorker, bundle: EvidenceBundle, collateral: Collateral, *, now: int
+        self,
+        known: KnownWorker,
+        bundle: EvidenceBundle,
+        collateral: Collateral,
+        *,
+        now: int,
+        policy: Policy | None = None,
     ) -> Verdict | None:
-        """What a renewal's checks would come to; `None` when its set is not in the policy."""
+        """
+        What a renewal's checks would come to; `None` when its set is not in the policy.
+
+        Another *policy* than the one that decides is for finding out facts.
+        """
         worker = known.worker
         same = tuple(
             one for one in self._policy.measurements if one.measurement == worker.measurement
         )
         if not same:
             return None  # a renewal can't change the measurement that the contract keeps
-        policy = replace(self._policy, measurements=same)
+        policy = replace(policy or self._policy, measurements=same)
         completed = replace(bundle, collateral=collateral, policy_hash=policy.policy_hash)
         standing = KeyStanding(
             worker=worker,

@@ -162,9 +162,10 @@ def test_a_recovery_in_effect_is_told_with_the_version_that_is_short(
 ) -> None:
     trusted.recover_tcb()
 
-    code, row, _ = status(run)
+    code, row, document = status(run)
 
     assert (code, row["trust"], row["next_failure"]) == (1, "fails", "E05")
+    assert (row["tcb_status"], document["simulated"]) == ("OutOfDate", True)
     assert row["tcb_evaluation"] == "20 / 21"
     assert "sgx_svn[0]" in row["failures"][0]["detail"]
     ran = run("trust", "status")

@@ -136,7 +136,12 @@ def test_an_outdated_machine_fails_now_and_says_what_is_short(world: TrustWorld)
     assert following is not None
     assert (following.code, following.at) == ("E05", world.clock())
     assert "sgx_svn[0] is 4, must be 5" in one.failures[0].detail
-    assert (one.tcb_status, one.evaluation_number, one.newest_evaluation_number) == (None, 20, 21)
+    assert (one.tcb_status, one.evaluation_number, one.newest_evaluation_number) == (
+        "OutOfDate",
+        20,
+        21,
+    )
+    assert one.is_simulated
     (alarm,) = alarms_of(made)
     assert (alarm.kind, alarm.worker, alarm.code) == (RegistrarEventKind.ALARM, 1, "E05")
 
