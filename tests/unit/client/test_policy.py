@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.client import AsyncJobClient, Submission
+from orchestrator.client.chain_view import ChainView
 from orchestrator.collateral import CollateralSource
 from orchestrator.crypto import read_job_header
 from orchestrator.encoding import registration_digest
@@ -207,6 +208,22 @@ class TestSealing:
         owner.world.chain.inside.call(revoke, signer=ADMIN)
 
         _refused(owner, task, worker.worker, "WorkerNotTrusted")
+
+    @pytest.mark.parametrize("revoked", ["worker", "measurement"])
+    def test_a_revocation_is_looked_for_in_the_row_too(
+        self, owner: PolicyWorld, task: TaskInput, revoked: str
+    ) -> None:
+        """Whatever the node says about who is trusted."""
+        worker, processor = owner.worker(), owner.world.processor
+        revoke = (
+            processor.revoke_worker(worker.worker, bytes(32))
+            if revoked == "worker"
+            else processor.revoke_measurement(owner.measurement)
+        )
+        owner.world.chain.inside.call(revoke, signer=ADMIN)
+        owner.world.chain.answers["is_trusted"] = lambda _: True
+
+        _refused(owner, task, worker.worker, "E14")
 
 
 class TestFetching:
@@ -511,6 +528,32 @@ class TestResults:
         assert late.evidence is not None
         assert late.evidence.verified_at == late.statement.issued_at
         assert late.evidence.evidence_hash != soon.evidence.evidence_hash
+
+    def test_when_the_bundle_of_then_can_not_be_had_nothing_is_refused_for_good(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        job_id, worker = self._processed(owner, task, valid_for=2 * DAY, collateral_for=2 * DAY)
+        made = owner.world.workers[worker - 1]
+        owner.world.clock.advance(DAY + 1)
+        _renew(owner, made)
+        owner.world.clock.advance(60 * DAY)
+        for store in (owner.kept, owner.world.blobs):
+            store.delete(made.evidence_hash)
+
+        with pytest.raises(BlobNotFoundError, match=f"evidence of worker {worker} "):
+            owner.client().result(job_id)
+
+    def test_earlier_bundles_are_those_of_the_worker_last_one_first(
+        self, owner: PolicyWorld
+    ) -> None:
+        made, _ = owner.worker(), owner.worker()
+        owner.world.clock.advance(DAY - 1)
+        _renew(owner, made)
+        view = ChainView(owner.world.chain, owner.world.processor.contract)
+
+        hashes = list(view.evidence_hashes(made.worker))
+
+        assert hashes == [view.worker(made.worker).evidence_hash, made.evidence_hash]
 
     def test_a_key_without_accepted_evidence_signs_nothing_that_is_shown(
         self, owner: PolicyWorld, task: TaskInput
