@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -25,7 +26,9 @@ from orchestrator.collateral.files import FileCollateral, FolderCollateral
 from orchestrator.collateral.opening import open_collateral, open_early_collateral
 from orchestrator.collateral.pccs import PccsCollateral
 from orchestrator.errors import CollateralUnavailableError, ConfigError, EncodingError
-from orchestrator.evidence import Collateral, dump_collateral_json
+from orchestrator.evidence import Collateral, dump_collateral_json, load_collateral_json
+from orchestrator.evidence.instants import parse_utc
+from orchestrator.evidence.intel_root import INTEL_ROOT
 from orchestrator.simulator import Simulator, create_simulator, load_simulator, store_recovery
 from orchestrator.testing.pccs import StandInPccs
 
@@ -547,3 +550,60 @@ def test_files_have_nothing_early() -> None:
     assert open_early_collateral("file:/somewhere") is None
     with pytest.raises(ConfigError):
         open_early_collateral("nowhere")
+
+
+# Real collateral.
+
+REAL = {
+    "near-mpc": ("2026-08-13T10:45:38Z", "2026-09-11T23:57:11Z", 19),
+    "tdx_quote": ("2025-06-19T10:32:27Z", "2025-07-19T10:00:35Z", 17),
+    "sgx_quote": ("2025-06-19T10:56:11Z", "2025-07-19T10:01:18Z", 17),
+}
+
+
+@pytest.fixture(params=REAL)
+def real(request: pytest.FixtureRequest) -> tuple[str, bytes, Collateral]:
+    """A real quote and its collateral, which ended long ago."""
+    folder = os.environ.get("PHALA_JOBS_FIXTURES")
+    if folder is None:
+        pytest.skip("no real evidence: set PHALA_JOBS_FIXTURES to its folder")
+    name = str(request.param)
+    if name == "near-mpc":
+        quote = bytes(json.loads((Path(folder) / name / "quote.json").read_text()))
+        path = Path(folder) / name / "collateral.json"
+    else:
+        quote = (Path(folder) / "dcap-qvl" / name).read_bytes()
+        path = Path(folder) / "dcap-qvl" / f"{name}_collateral.json"
+    return name, quote, load_collateral_json(path.read_bytes())
+
+
+def test_of_real_collateral_the_facts_are_known_and_intels_root_signed_it(
+    real: tuple[str, bytes, Collateral],
+) -> None:
+    name, quote, collateral = real
+    begin, end, number = REAL[name]
+
+    facts = read_facts(collateral)
+
+    assert facts.kind == platform_of(quote)
+    assert facts.issued_at == parse_utc(begin) * 1_000
+    assert facts.expires_at == parse_utc(end) * 1_000
+    assert facts.evaluation_number == number
+    assert is_signed(collateral, [INTEL_ROOT])
+    assert not is_signed(collateral, [Simulator.create().root_certificate])
+
+
+def test_real_collateral_comes_through_a_pccs_as_it_was(
+    real: tuple[str, bytes, Collateral],
+) -> None:
+    _, quote, collateral = real
+    with StandInPccs(lambda _: collateral) as pccs:
+
+        async def ask() -> str:
+            return str((await dcap_qvl.get_collateral(pccs.url, quote)).to_json())
+
+        expected = load_collateral_json(asyncio.run(ask()))
+        found = PccsCollateral(pccs.url).collateral(quote, now=read_facts(collateral).expires_at)
+
+    assert found == replace(expected, pck_certificate_chain=None)
+    assert found == replace(collateral, pck_certificate_chain=None)
