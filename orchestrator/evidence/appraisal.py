@@ -126,7 +126,7 @@ def appraise(
     if window is None or isinstance(pck, Refusal):
         return _refused(_unreadable("dates or versions"), None, quote, collateral, now)
     is_intel = is_intel_root(root.certificate)
-    what = "Intel's" if is_intel else "not Intel's: simulated, proves no TEE"
+    what = "Intel's" if is_intel else "not Intel's (simulated: proves no TEE)"
     return Appraisal(
         signatures=passed(
             EvidenceCheck.SIGNATURES, f"good, up to the root {root.name!r}, which is {what}"

@@ -9,7 +9,7 @@ from orchestrator.evidence.instants import format_utc
 from orchestrator.evidence.policy import Policy
 from orchestrator.evidence.quote import Quote, SgxReport, TdxReport
 from orchestrator.evidence.qvl import DEBUG_REFUSED
-from orchestrator.evidence.tcb import REVOKED, worse
+from orchestrator.evidence.tcb import REVOKED, converged
 from orchestrator.evidence.verdict import EvidenceCheck
 
 __all__ = [
@@ -63,7 +63,7 @@ def tcb_state(genuine: Genuine, quote: Quote) -> TcbState | None:
         return None
     status, advisories = found
     more = tuple(one for one in enclave.advisories if one not in advisories)
-    return TcbState(status=worse(status, enclave.status), advisories=advisories + more)
+    return TcbState(status=converged(status, enclave.status), advisories=advisories + more)
 
 
 def _shortfall(genuine: Genuine, quote: Quote) -> str:

@@ -98,6 +98,7 @@ _REFUSALS: Final = (
 )
 # What a bare refusal of the text can't say.
 _HINTS: Final = {
+    "Failed to parse root CA CRL": "it has to be readable, and of the quote's own root",
     "Fmspc mismatch": "the collateral is of another kind of platform: fetch it for this quote",
     "SGX quote with non-SGX TCB info": "fetch the collateral for this quote",
     "TDX quote with non-TDX TCB info": "fetch the collateral for this quote",

@@ -22,9 +22,9 @@ __all__ = [
     "Svns",
     "TcbInfo",
     "TcbLevel",
+    "converged",
     "parse_qe_identity",
     "parse_tcb_info",
-    "worse",
 ]
 
 REVOKED: Final = "Revoked"
@@ -40,6 +40,8 @@ TCB_STATUSES: Final = (
     "TDRelaunchAdvisedConfigurationNeeded",
     REVOKED,
 )
+
+_NEEDS_CONFIGURATION: Final = ("ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +126,7 @@ class TcbInfo:
             module = next((one for one in wanted if svns.tdx[0] >= one.isv_svn), None)
             if module is None:
                 return None
-            status = worse(status, module.status)
+            status = _worse(status, module.status)
             advisories += tuple(one for one in module.advisories if one not in advisories)
         return status, advisories
 
@@ -143,7 +145,14 @@ class TcbInfo:
         return self.modules.get(f"TDX_{svns.tdx[1]:02X}", ())
 
 
-def worse(left: str, right: str) -> str:
+def converged(platform: str, enclave: str) -> str:
+    """Return the status of a platform with a quoting enclave, as Intel's library merges them."""
+    if enclave == "OutOfDate" and platform in _NEEDS_CONFIGURATION:
+        return "OutOfDateConfigurationNeeded"
+    return _worse(platform, enclave)
+
+
+def _worse(left: str, right: str) -> str:
     """Return the worse of two statuses; one that is not known is the worst."""
     order = {status: place for place, status in enumerate(TCB_STATUSES)}
     return max(left, right, key=lambda status: order.get(status, len(order)))
