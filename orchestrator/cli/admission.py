@@ -8,7 +8,7 @@ from orchestrator.cli.output import Document, to_json
 from orchestrator.cli.tokens import read_tokens
 from orchestrator.cli.values import shown_duration
 from orchestrator.cli.verdicts import SIMULATED, verdict_document
-from orchestrator.errors import ContractError, InputError
+from orchestrator.errors import ContractError, InputError, WorkerUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -165,6 +165,13 @@ def explained_refusal(session: "Session", refusal: ContractError) -> ContractErr
         case _:
             return refusal
     return ContractError(refusal.variant, words)
+
+
+def no_answer(url: str, error: WorkerUnavailableError) -> WorkerUnavailableError:
+    """The error with what to look at, where nobody answers at all."""
+    if " answered " in str(error):
+        return error
+    return WorkerUnavailableError(f"no worker answers at {url}; is worker run running? ({error})")
 
 
 def parse_platform(text: str) -> bytes:

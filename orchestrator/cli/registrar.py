@@ -19,6 +19,7 @@ from orchestrator.cli.errors import ExitCode
 from orchestrator.cli.output import Document, shown_time
 from orchestrator.cli.serving import serve_role, service_log
 from orchestrator.cli.session import Session
+from orchestrator.cli.trust import evidence_of
 from orchestrator.cli.values import parse_duration
 from orchestrator.cli.versions import program_version
 from orchestrator.errors import ConfigError, InputError
@@ -209,7 +210,7 @@ def _watch(session: Session, registrar: "Registrar", metrics: "RegistrarMetrics"
         policy=registrar.policy,
         genesis_hash=chain.genesis_hash,
         contract=session.contract,
-        evidence=registrar.archive.bytes_of,
+        evidence=evidence_of(session),
         collateral=registrar.collateral,
         early=early,
         is_measurement_allowed=lambda one: chain.read(processor.has_measurement(one)),

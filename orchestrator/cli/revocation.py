@@ -11,16 +11,21 @@ from orchestrator.cli.command import command
 from orchestrator.cli.errors import ExitCode
 from orchestrator.cli.output import Document, to_json
 from orchestrator.cli.session import Session
+from orchestrator.cli.trust import evidence_of
 from orchestrator.cli.values import parse_bytes32, parse_public_key
-from orchestrator.errors import BlobError, ContractError, EncodingError, InputError, RefusedError
+from orchestrator.errors import (
+    BlobError,
+    BlobNotFoundError,
+    ContractError,
+    EncodingError,
+    InputError,
+    RefusedError,
+)
 
 if TYPE_CHECKING:
-    from orchestrator.evidence import EvidenceBundle
     from orchestrator.models import Worker
-    from orchestrator.registrar import EvidenceArchive
 
 MAX_REASON_BYTES = 1_000
-ANSWER_SECONDS = 15.0
 
 
 def revoke(
@@ -112,15 +117,19 @@ def _revoke_measurement(session: Session, measurement: bytes, reason: str) -> No
 
 def _revoke_platform(session: Session, platform: bytes, reason: str) -> None:
     from orchestrator.encoding import blake2_256
+    from orchestrator.evidence import load_bundle
     from orchestrator.registrar import platform_ids
+    from orchestrator.registrar.trust import NO_EVIDENCE
 
-    archive = open_archive(session)
+    archive, evidence = open_archive(session), evidence_of(session)
     matching: list[int] = []
     unreadable: list[Document] = []
     # Those whose evidence is here come first: waiting for workers must not delay any of them.
     for worker in sorted(_live(session), key=archive.holds, reverse=True):
         try:
-            is_from_there = platform in platform_ids(_bundle(archive, worker))
+            if worker.evidence_hash == NO_EVIDENCE:
+                raise BlobNotFoundError("it was registered without evidence")
+            is_from_there = platform in platform_ids(load_bundle(evidence(worker)))
         except (BlobError, EncodingError) as error:
             unreadable.append({"worker": worker.worker, "why": str(error)})
             session.output.say(f"worker {worker.worker}: its evidence can't be read: {error}")
@@ -138,35 +147,6 @@ def _revoke_platform(session: Session, platform: bytes, reason: str) -> None:
     )
     if unreadable:
         raise typer.Exit(ExitCode.UNKNOWN)
-
-
-def _bundle(archive: "EvidenceArchive", worker: "Worker") -> "EvidenceBundle":
-    """
-    The worker's evidence: of our folder, else from the worker itself; the hash is checked.
-
-    Raises:
-        BlobError: Neither has it.
-        EncodingError: It is no bundle.
-    """
-    from orchestrator.blobs.http import HttpBlobStore
-    from orchestrator.encoding import blake2_256
-    from orchestrator.errors import BlobNotFoundError
-    from orchestrator.evidence import MAX_BUNDLE_BYTES
-
-    if worker.evidence_hash == blake2_256(b""):
-        raise BlobNotFoundError("it was registered without evidence")
-    if not archive.holds(worker):
-        try:
-            store = HttpBlobStore(
-                worker.endpoint.decode("utf-8", "replace"), timeout_seconds=ANSWER_SECONDS
-            )
-        except InputError as error:
-            raise BlobNotFoundError(str(error)) from error
-        try:
-            archive.add(store.get(worker.evidence_hash, max_bytes=MAX_BUNDLE_BYTES))
-        finally:
-            store.close()
-    return archive.bundle_of(worker)
 
 
 def _live(session: Session) -> "Sequence[Worker]":

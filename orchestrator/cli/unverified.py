@@ -6,7 +6,7 @@ Nothing else here registers without verified evidence.
 
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.admission import explained_refusal
+from orchestrator.cli.admission import explained_refusal, no_answer
 from orchestrator.cli.output import to_json
 from orchestrator.errors import ContractError, WorkerUnavailableError
 
@@ -40,9 +40,7 @@ def register_unverified(
                 )
             )
         except WorkerUnavailableError as error:
-            raise WorkerUnavailableError(
-                f"no worker answers at {url}; is worker run running? ({error})"
-            ) from error
+            raise no_answer(url, error) from error
     call = session.processor.register_worker(registration, possession)
     try:
         receipt = session.send(call, "Registering the worker")

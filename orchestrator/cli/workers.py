@@ -13,6 +13,7 @@ from orchestrator.cli.admission import (
     RegistrationTokens,
     admission_document,
     explained_refusal,
+    no_answer,
     open_registrar,
 )
 from orchestrator.cli.command import command
@@ -260,9 +261,7 @@ async def _examined(
         try:
             examined = await registrar.examine(client, url=url, renews=renews)
         except WorkerUnavailableError as error:
-            raise WorkerUnavailableError(
-                f"no worker answers at {url}; is worker run running? ({error})"
-            ) from error
+            raise no_answer(url, error) from error
     show_verdict(session.output, examined.verdict)
     return examined
 

@@ -11,9 +11,8 @@ import secrets
 from pathlib import Path
 
 from orchestrator.blobs import BlobStore
-from orchestrator.encoding import blake2_256
 from orchestrator.errors import BlobUnavailableError, InputError
-from orchestrator.evidence import MAX_BUNDLE_BYTES, EvidenceBundle, Verdict, load_bundle
+from orchestrator.evidence import Verdict
 from orchestrator.models import Worker, WorkerId
 
 __all__ = ["EvidenceArchive", "verdict_rows"]
@@ -79,35 +78,9 @@ class EvidenceArchive:
         except OSError as error:
             raise BlobUnavailableError(f"{place}: {error.strerror or error}") from error
 
-    def bundle_of(self, worker: Worker) -> EvidenceBundle:
-        """
-        Return the evidence that *worker* was last registered or renewed on.
-
-        Its bytes are those whose hash is on the chain. It is **not** verified again.
-
-        Raises:
-            BlobError: It is not here.
-            EncodingError: What was registered is no bundle.
-        """
-        return load_bundle(self.bytes_of(worker))
-
-    def bytes_of(self, worker: Worker) -> bytes:
-        """
-        Return the bytes of that evidence.
-
-        Raises:
-            BlobError: It is not here.
-        """
-        return self._blobs.get(worker.evidence_hash, max_bytes=MAX_BUNDLE_BYTES)
-
     def holds(self, worker: Worker) -> bool:
-        """Whether that evidence is here."""
+        """Whether the evidence is here that *worker* was last registered or renewed on."""
         return self._blobs.has(worker.evidence_hash)
-
-    def add(self, bundle: bytes) -> bytes:
-        """Store a bundle that was got from elsewhere, and return its hash."""
-        self._blobs.put(bundle)
-        return blake2_256(bundle)
 
 
 def verdict_rows(verdict: Verdict) -> list[dict[str, str]]:

@@ -25,6 +25,7 @@ from orchestrator.errors import (
     Error,
     RefusedError,
 )
+from orchestrator.evidence.instants import format_utc
 from orchestrator.metrics import RegistrarEvent, RegistrarEventKind
 from orchestrator.models import Worker, WorkerId, WorkerStatus
 from orchestrator.registrar.registration import Registrar
@@ -241,9 +242,9 @@ class Renewals:
         self._counts.renewed += 1
         self._on_event(RegistrarEvent(kind=RegistrarEventKind.RENEWED, worker=worker.worker))
         _LOG.info(
-            "worker %d is renewed until %d ms%s",
+            "worker %d is renewed until %s%s",
             worker.worker,
-            admission.worker.valid_until,
+            format_utc(admission.worker.valid_until),
             " (simulated: proves no TEE)" if admission.evidence.is_simulated else "",
         )
         return _report(admission.worker, Outcome.RENEWED)

@@ -58,8 +58,12 @@ statuses = [{statuses}]
 
 
 @contextlib.contextmanager
-def serve_worker(world: World, folder: Path, simulated: Path) -> Iterator[TeeWorker]:
-    """Serve a worker with the chain of *world* in a thread, until the context ends."""
+def serve_worker(world: World, folder: Path, simulated: Path | None) -> Iterator[TeeWorker]:
+    """
+    Serve a worker with the chain of *world* in a thread, until the context ends.
+
+    It is on the platform in the folder *simulated*, without which it has no evidence.
+    """
     folder.mkdir(mode=0o700)
     tokens = TokenList(folder)
     registration = tokens.add("registrar", TokenScope.REGISTRATION, now=1)
@@ -72,9 +76,8 @@ def serve_worker(world: World, folder: Path, simulated: Path) -> Iterator[TeeWor
         contract=world.contract,
         listen=parse_listen("127.0.0.1:0"),
     )
-    server = WorkerServer(
-        settings, chain, clock=clock, quotes=SimulatedQuoteSource(simulated, clock=clock)
-    )
+    quotes = None if simulated is None else SimulatedQuoteSource(simulated, clock=clock)
+    server = WorkerServer(settings, chain, clock=clock, quotes=quotes)
     urls: list[str] = []
     is_ready = threading.Event()
     loop, stop = asyncio.new_event_loop(), asyncio.Event()

@@ -151,6 +151,18 @@ def test_a_worker_that_does_not_answer_is_told_of(run: Run, worker: TeeWorker) -
     assert ran.document["message"].startswith("no worker answers at http://127.0.0.1:1")
 
 
+def test_a_worker_without_a_tee_has_no_evidence_to_register_on(
+    run: Run, world: World, worker: TeeWorker, tmp_path: Path
+) -> None:
+    with serve_worker(world, tmp_path / "development", None) as development:
+        ran = run("workers", "register", development.url, "--json")
+
+    assert ran.exit_code == 3
+    assert "answered 501" in ran.document["message"]
+    assert "no TEE" in ran.document["message"]
+    assert len(listed(run)) == 2
+
+
 def test_a_renewal_extends(run: Run, worker: TeeWorker) -> None:
     first = register(run, worker, "--valid-for", "2h").document
 

@@ -330,12 +330,11 @@ async def test_a_tcb_recovery_is_told_of_a_day_before_it_refuses_anybody(world: 
     world.change_simulator(
         lambda simulator: simulator.tcb_recovery(now=now, effective_at=now + 2 * DAY)
     )
-    registrar = world.registrar()
     watch = TrustWatch(
         policy=world.policy,
         genesis_hash=world.chain.genesis_hash,
         contract=world.processor.contract,
-        evidence=registrar.archive.bytes_of,
+        evidence=lambda worker: world.blobs.get(worker.evidence_hash, max_bytes=1 << 20),
         collateral=None,
         early=_Early(world),
     )
