@@ -447,7 +447,7 @@ def test_spending_limits_are_shown_and_a_damaged_file_fails(
 
 
 def test_a_node_that_is_not_trusted_is_told_of(
-    run: Run, world: World, monkeypatch: pytest.MonkeyPatch
+    run: Run, world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     words = as_node(world, monkeypatch)[:2]
 
@@ -455,6 +455,13 @@ def test_a_node_that_is_not_trusted_is_told_of(
 
     assert findings["trusted node"]["outcome"] == "warn"
     assert "--trusted-nodes ws://node" in findings["trusted node"]["hint"]
+
+    policy = tmp_path / "policy.toml"
+    policy.write_text("version = 1\n")
+    _, findings = examined(run, *words, "--policy", policy)
+
+    assert findings["trusted node"]["outcome"] == "ok"
+    assert "not needed" in findings["trusted node"]["found"]
 
 
 def test_a_worker_that_does_not_answer_is_told_of(
