@@ -57,13 +57,14 @@ class StoredJob:
 
 class ContractCells:
     """
-    The cells of the contract that *bundle* is of.
+    The cells of the contract that *bundle* is of; it takes a millisecond to make, so keep it.
 
     Raises:
         ChainMismatchError: The metadata has no such cells.
     """
 
     def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
         types = Registry(objects_at(bundle.metadata, "types"), ADAPTERS)
         root = object_at(object_at(bundle.metadata, "storage"), "root")
         fields = _fields(object_at(root, "layout"))

@@ -31,19 +31,20 @@ def verify_receipt(
     result: bytes | None,
 ) -> None:
     """Take every step and print it; ends with 1 when one failed, with 3 when one is missing."""
+    from orchestrator.chain.cells import ContractCells
     from orchestrator.receipts import examine_receipt
 
     policy = session.policy
     report = examine_receipt(
         data,
-        bundle=session.bundle,
+        cells=ContractCells(session.bundle),
         trusted_block=trusted_block,
         now=at,
         policy=policy,
         result=result,
         show_time=shown_time,
     )
-    _print(session, report, whose_policy="yours" if policy is not None else "the receipt's")
+    _print(session, report, whose_policy="reader" if policy is not None else "receipt")
 
 
 def _print(session: Session, report: "ReceiptReport", *, whose_policy: str) -> None:
@@ -86,9 +87,10 @@ def _words(report: "ReceiptReport", whose_policy: str) -> str:
     assert report.receipt is not None  # noqa: S101 - a step would have failed
     assert report.verified is not None  # noqa: S101 - the same
     file = report.receipt.attestation
+    whose = "your" if whose_policy == "reader" else "the receipt's own"
     said = (
         f"job {file.job.job_id}: worker {file.worker.worker} signed this result, which the contract"
-        f" recorded at {shown_time(file.recorded_at)}; its keys are bound to what {whose_policy}"
+        f" recorded at {shown_time(file.recorded_at)}; its keys are bound to what {whose}"
         " policy allows; that the block is final is your word"
     )
     return f"{SIMULATED}; {said}" if report.verified.is_simulated else said

@@ -172,11 +172,12 @@ def _events(session: Session, job: int, from_block: int) -> "tuple[ReceiptEvent,
 
 def _require_good(session: Session, data: bytes, proven: "ProvenJob | None") -> None:
     """Refuse to write what nobody would accept."""
+    from orchestrator.chain.cells import ContractCells
     from orchestrator.receipts import examine_receipt
 
     report = examine_receipt(
         data,
-        bundle=session.bundle,
+        cells=ContractCells(session.bundle),
         trusted_block=None if proven is None else proven.block_hash,
         show_time=shown_time,
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from orchestrator.attestation import CheckOutcome, verify_attestation_file
 from orchestrator.chain.bundle import Bundle
+from orchestrator.chain.cells import ContractCells
 from orchestrator.encoding import to_ss58
 from orchestrator.errors import ChainMismatchError, EncodingError, InvalidSignatureError
 from orchestrator.evidence import Policy, VerifiedEvidence
@@ -52,7 +53,7 @@ class ReceiptReport:
 def examine_receipt(
     data: bytes,
     *,
-    bundle: Bundle,
+    cells: ContractCells,
     trusted_block: bytes | None = None,
     now: int | None = None,
     policy: Policy | None = None,
@@ -62,8 +63,9 @@ def examine_receipt(
     """
     Take every step that can be taken on a receipt, or on a DSSE envelope that holds one.
 
-    *bundle* is the contract's build, by which its storage is read. Evidence is examined at the time
-    when the statement was recorded, or at *now* (ms), by the receipt's policy, or by *policy*.
+    *cells* are those of the build by which the contract's storage is read. Evidence is examined at
+    the time when the statement was recorded, or at *now* (ms), by the receipt's policy, or by
+    *policy*.
 
     1. `canonical form`: the file is the one form of what it says.
     2. `envelope signature`: of an envelope, the named account signed it.
@@ -100,7 +102,7 @@ def examine_receipt(
     proven = take_proof_steps(
         file,
         receipt.proof,
-        bundle=bundle,
+        cells=cells,
         trusted_block=trusted_block,
         show_time=show_time,
     )
@@ -113,7 +115,7 @@ def examine_receipt(
         now=file.recorded_at if now is None else now,
         show_time=show_time,
     )
-    steps += [*proven.steps, *shown.steps, _events_step(receipt, bundle), _FINALITY]
+    steps += [*proven.steps, *shown.steps, _events_step(receipt, cells.bundle), _FINALITY]
     return ReceiptReport(steps=tuple(steps), receipt=receipt, verified=shown.verified)
 
 

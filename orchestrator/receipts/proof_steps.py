@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from orchestrator.attestation import AttestationFile, CheckOutcome
-from orchestrator.chain.bundle import Bundle
 from orchestrator.chain.cells import ContractCells
 from orchestrator.chain.storage_keys import StorageProof
 from orchestrator.encoding import blake2_256
@@ -42,7 +41,7 @@ def take_proof_steps(
     claimed: AttestationFile,
     proof: StorageProof | None,
     *,
-    bundle: Bundle,
+    cells: ContractCells,
     trusted_block: bytes | None,
     show_time: Callable[[int], str],
 ) -> ProofSteps:
@@ -53,8 +52,8 @@ def take_proof_steps(
     2. `storage proof`: its nodes lead from the header's state root to the contract's record, its
        own trie, and there to the contract's cell, the job's row, the worker's, and the
        measurement's; none is left over.
-    3. `contract`: it runs the code of *bundle*, so that its cells mean what they are read as, and
-       was deployed for the receipt's chain.
+    3. `contract`: it runs the code that *cells* are of, so that they mean what they are read as,
+       and was deployed for the receipt's chain.
     4. `job's row`: job, statement, signature and time of recording are those of the receipt.
     5. `worker's row`: so are the worker's keys, measurement, evidence hash and end.
     6. `measurement allowed`: the worker's measurement is not revoked.
@@ -67,17 +66,18 @@ def take_proof_steps(
         state = ProvenContract(proof, claimed.contract)
     except (EncodingError, VerificationError) as error:
         return _ended([*steps, _failed(StepName.STORAGE, error)], _AFTER_BLOCK[1:])
-    if state.code_hash != bundle.code_hash:
+    known = cells.bundle.code_hash
+    if state.code_hash != known:
         unread = Step(name=StepName.STORAGE, outcome=CheckOutcome.NOT_CHECKED, detail=_NOT_REACHED)
         words = (
             f"the contract runs code 0x{state.code_hash.hex()}, and this program reads the cells"
-            f" of 0x{bundle.code_hash.hex()}: give its .contract file with --bundle"
+            f" of 0x{known.hex()}: give its .contract file with --bundle"
         )
         return _ended([*steps, unread, _failed(StepName.CONTRACT, words)], _AFTER_BLOCK[2:])
     try:
         facts = read_facts(
             state.cell,
-            ContractCells(bundle),
+            cells,
             contract=claimed.contract,
             job_id=claimed.job.job_id,
         )

@@ -87,7 +87,7 @@ class StorageTrie:
             VerificationError: A node that decides about the key is missing: `StorageProof`.
             EncodingError: A node on the way is none.
         """
-        path = _nibbles(key)
+        path = key.hex()
         node, at = self._by_hash(root), 0
         while True:
             if node == _EMPTY_TRIE:
@@ -98,7 +98,7 @@ class StorageTrie:
                 return None
             if end == len(path):
                 return self._value(found)
-            child = found.children[path[end]] if found.children else b""
+            child = found.children[int(path[end], _ARITY)] if found.children else b""
             if not child:
                 return None
             node, at = self._by_hash(child) if len(child) == _HASH else child, end + 1
@@ -135,16 +135,16 @@ class StorageTrie:
 
 @dataclass(frozen=True)
 class _Node:
-    """One node; `children` are hashes, nodes, or nothing, and a leaf has none at all."""
+    """
+    One node; `partial` has a hex digit for each nibble.
 
-    partial: bytes
+    `children` are hashes, nodes, or nothing, and a leaf has none at all.
+    """
+
+    partial: str
     value: bytes | None
     is_hashed: bool
     children: tuple[bytes, ...]
-
-
-def _nibbles(data: bytes) -> bytes:
-    return bytes(nibble for byte in data for nibble in (byte >> 4, byte & 0x0F))
 
 
 def _read_node(data: bytes) -> _Node:
@@ -159,7 +159,7 @@ def _read_node(data: bytes) -> _Node:
         raise EncodingError("storage proof: a branch has no children")
     value = None
     if kind.has_value:
-        value = reader.take(_HASH) if kind.is_hashed else reader.take(reader.compact())
+        value = reader.take(_HASH if kind.is_hashed else reader.compact())
     children = tuple(
         reader.child() if children_bits >> place & 1 else b"" for place in range(_ARITY)
     )
@@ -180,7 +180,7 @@ class _Reader:
             raise EncodingError("storage proof: a node ends early")
         return self._data[start : self._at]
 
-    def partial(self, first: int, width: int) -> bytes:
+    def partial(self, first: int, width: int) -> str:
         """The nibbles of the partial key, whose number begins in the header's last bits."""
         most = (1 << width) - 1
         count = first & most
@@ -191,8 +191,8 @@ class _Reader:
                 count += more
         if count > _MAX_PARTIAL:
             raise EncodingError(f"storage proof: a partial key of more than {_MAX_PARTIAL} nibbles")
-        nibbles = _nibbles(self.take((count + 1) // 2))
-        if count % 2 and nibbles[0]:
+        nibbles = self.take((count + 1) // 2).hex()
+        if count % 2 and nibbles[0] != "0":
             raise EncodingError("storage proof: a partial key is not filled up with zero")
         return nibbles[count % 2 :]
 

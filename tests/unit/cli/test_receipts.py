@@ -119,7 +119,7 @@ def test_a_receipt_is_written_and_verified_with_the_block_that_one_trusts(
     assert verified.exit_code == 0, verified.stderr
     document = verified.document
     assert document["verified"] is True
-    assert document["policy"] == "the receipt's"
+    assert document["policy"] == "receipt"
     assert document["job_id"] == 1
     assert document["evidence"]["simulated"] is True
     left = {name for name, outcome in outcomes(document).items() if outcome != "passed"}
@@ -193,7 +193,7 @@ def test_the_reader_s_own_policy_and_time_decide(
     assert refused.exit_code == 1
     assert "E07 TCB evaluation number" in refused.stderr
     assert accepted.exit_code == 0
-    assert accepted.document["policy"] == "yours"
+    assert accepted.document["policy"] == "reader"
     assert outcomes(accepted.document)["receipt's policy"] == "passed"
     assert later.exit_code == 1
     assert "E03 collateral valid at the time" in later.stderr

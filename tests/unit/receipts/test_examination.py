@@ -37,6 +37,7 @@ from .world import (
     proven_receipt,
 )
 
+CELLS = ContractCells(load_contract())
 NOT_DECISIVE = {"result", "E13 challenge fresh", "events", "finality"}
 
 
@@ -55,7 +56,7 @@ class Made:
         given: dict[str, object] = {"trusted_block": self.block, **more}
         return examine_receipt(
             dump_receipt(receipt or self.receipt),
-            bundle=load_contract(),
+            cells=CELLS,
             **given,  # type: ignore[arg-type]  # by name
         )
 
@@ -278,9 +279,8 @@ def test_a_storage_version_that_is_not_known_is_not_read(own: Made) -> None:
 
 
 def _keys(made: Made) -> list[bytes]:
-    cells = ContractCells(load_contract())
     measurement = made.receipt.attestation.worker.measurement
-    return [cells.root, cells.job(1), cells.worker(1), cells.measurement(measurement)]
+    return [CELLS.root, CELLS.job(1), CELLS.worker(1), CELLS.measurement(measurement)]
 
 
 def test_a_revoked_measurement_is_refused(own: Made) -> None:
@@ -361,7 +361,7 @@ def test_an_envelope_is_read_and_its_signature_checked(made: Made) -> None:
     data = dump_envelope(sign_envelope(payload, account))
 
     def examine(envelope: bytes) -> ReceiptReport:
-        return examine_receipt(envelope, bundle=load_contract(), trusted_block=made.block)
+        return examine_receipt(envelope, cells=CELLS, trusted_block=made.block)
 
     report = examine(data)
     assert not report.failed
@@ -401,7 +401,7 @@ def test_every_form_but_one_is_refused(made: Made) -> None:
         b" " * (5 << 20): "at most",
         b"[" * 100_000: "not JSON",
     }.items():
-        report = examine_receipt(other, bundle=load_contract(), trusted_block=made.block)
+        report = examine_receipt(other, cells=CELLS, trusted_block=made.block)
         assert failed(report) == {"canonical form"}, other[:50]
         assert words in report.steps[0].detail
 
@@ -412,7 +412,7 @@ def test_nodes_have_one_order(made: Made) -> None:
     at = next(n for n, line in enumerate(lines) if b'"nodes"' in line) + 1
     lines[at], lines[at + 1] = lines[at + 1], lines[at]
 
-    report = examine_receipt(b"\n".join(lines), bundle=load_contract(), trusted_block=made.block)
+    report = examine_receipt(b"\n".join(lines), cells=CELLS, trusted_block=made.block)
 
     assert failed(report) == {"canonical form"}
 
@@ -428,7 +428,7 @@ def test_proving_keeps_what_is_needed_and_no_more(made: Made) -> None:
             return replace(proof, nodes=(*proof.nodes, b"needless"))
 
     file: AttestationFile = made.receipt.attestation
-    proven = prove_job(Generous(), ContractCells(load_contract()), file)
+    proven = prove_job(Generous(), CELLS, file)
 
     assert made.receipt.proof is not None
     assert set(proven.proof.nodes) == set(made.receipt.proof.nodes)
