@@ -103,7 +103,8 @@ async def test_what_it_does_not_do_is_refused(world: World) -> None:
 
     with pytest.raises(WorkerRefusedError):
         await scripted.put_blob(b"")
-    with pytest.raises(WorkerRefusedError):
-        await scripted.registration(
-            genesis=b"", contract=b"", measurement=b"", evidence_hash=b"", valid_until=0
-        )
+    with pytest.raises(WorkerRefusedError, match="has no evidence"):
+        await scripted.evidence(genesis=bytes(32), contract=bytes(32), challenge=bytes(32))
+    scripted.newest_is_registered = False
+    with pytest.raises(WorkerRefusedError, match="not registered yet"):
+        await scripted.rotate(genesis=bytes(32), contract=bytes(32))
