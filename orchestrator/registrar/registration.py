@@ -36,6 +36,7 @@ from orchestrator.evidence import (
     examine_evidence,
     load_bundle,
 )
+from orchestrator.evidence.instants import format_utc
 from orchestrator.models import PublicKey, Signature, Worker, WorkerId, WorkerRegistration
 from orchestrator.registrar.archive import EvidenceArchive
 from orchestrator.registrar.chain_calls import ChainCalls
@@ -90,7 +91,8 @@ def registration_of(
     if valid_until > evidence.valid_until:
         raise RefusedError(
             "ValidityOutOfRange",
-            f"valid until {valid_until}, and policy and collateral allow {evidence.valid_until}",
+            f"valid until {format_utc(valid_until)}, and policy and collateral allow until"
+            f" {format_utc(evidence.valid_until)}",
         )
     return WorkerRegistration(
         signing_key=evidence.bundle.signing_key,
@@ -203,8 +205,9 @@ class Registrar:
         if renews is not None and valid_until < renews.valid_until + LEAST_GAIN_MS:
             raise RefusedError(
                 "NothingGained",
-                f"worker {renews.worker} is valid until {renews.valid_until}, and on this evidence"
-                f" until {valid_until}: policy and collateral allow no more",
+                f"worker {renews.worker} is valid until {format_utc(renews.valid_until)} already, and"
+                f" would be until {format_utc(valid_until)}: the least of what policy, collateral,"
+                " contract and --valid-for allow",
             )
         registration = registration_of(
             evidence, endpoint=examined.url.encode("utf-8"), valid_until=valid_until
@@ -232,19 +235,6 @@ class Registrar:
         """Return the worker that has registered *key*, `None` when nobody has."""
         call = self.processor.worker_by_key(key)
         return await self.calls.read(lambda chain: chain.read(call))
-
-    async def worker(self, worker: WorkerId) -> Worker:
-        """
-        Read a worker.
-
-        Raises:
-            RefusedError: There is none of that id.
-        """
-        call = self.processor.get_worker(worker)
-        found = await self.calls.read(lambda chain: chain.read(call))
-        if found is None:
-            raise RefusedError("WorkerNotFound", f"there is no worker {worker}")
-        return found
 
     # Examining.
 
@@ -309,7 +299,8 @@ class Registrar:
         if valid_until <= chain_now:
             raise RefusedError(
                 "ValidityOutOfRange",
-                f"the registration would end at {valid_until}, and the chain's time is {chain_now}",
+                f"the registration would end at {format_utc(valid_until)}, and the chain's time is"
+                f" {format_utc(chain_now)}",
             )
         return valid_until
 

@@ -183,7 +183,10 @@ class Renewals:
         mine = [worker for worker in everyone if self._is_mine(worker)]
         self._forget_all_but(mine)
         reports = [await self._look(worker, everyone) for worker in mine]
-        alarms = await self._ask_forecast(await self._still_needed(reports))
+        alarms = (
+            *self._missing(everyone),
+            *await self._ask_forecast(await self._still_needed(reports)),
+        )
         self.last_round_at = self._clock()
         return Round(at=self.last_round_at, workers=tuple(reports), alarms=alarms)
 
@@ -271,6 +274,16 @@ class Renewals:
         )
         return _report(worker, Outcome.FAILED, code, detail)
 
+    def _missing(self, everyone: Sequence[Worker]) -> tuple[RegistrarEvent, ...]:
+        """Tell of workers that are named and can't be renewed: a slip must not be a silence."""
+        living = {one.worker for one in everyone if one.status is not WorkerStatus.REVOKED}
+        return tuple(
+            self._alarm(
+                worker, "WorkerNotFound", "it is named, and there is none, or it is revoked"
+            )
+            for worker in sorted((self._settings.workers or frozenset()) - living)
+        )
+
     def _forget_all_but(self, mine: Sequence[Worker]) -> None:
         kept = {worker.worker for worker in mine}
         for worker in set(self._counts.troubles) - kept:
@@ -290,18 +303,17 @@ class Renewals:
             alarms = tuple(await self._registrar.calls.read(lambda _: self._forecast(workers)))
         except (Error, OSError) as error:
             # That nobody can tell what will fail is itself to be told.
-            self._alarm(None, _code(error), f"no forecast: {error}")
-            return ()
-        for alarm in alarms:
-            self._alarm(alarm.worker, alarm.code, alarm.detail)
-        return alarms
+            return (self._alarm(None, _code(error), f"no forecast: {error}"),)
+        return tuple(self._alarm(alarm.worker, alarm.code, alarm.detail) for alarm in alarms)
 
-    def _alarm(self, worker: WorkerId | None, code: str, detail: str) -> None:
+    def _alarm(self, worker: WorkerId | None, code: str, detail: str) -> RegistrarEvent:
         who = "" if worker is None else f"worker {worker}: "
         _LOG.error("ALARM: %s%s: %s", who, code, detail)
-        self._on_event(
-            RegistrarEvent(kind=RegistrarEventKind.ALARM, worker=worker, code=code, detail=detail)
+        alarm = RegistrarEvent(
+            kind=RegistrarEventKind.ALARM, worker=worker, code=code, detail=detail
         )
+        self._on_event(alarm)
+        return alarm
 
     async def _settle(self) -> None:
         with contextlib.suppress(ChainUnavailableError):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.attestation import CheckOutcome
+from orchestrator.blobs.directory import DirectoryBlobStore
 from orchestrator.crypto import EcdsaSigner
 from orchestrator.encoding import blake2_256
 from orchestrator.errors import (
@@ -14,6 +15,8 @@ from orchestrator.errors import (
     ChainUnavailableError,
     CollateralUnavailableError,
     ContractError,
+    EncodingError,
+    InputError,
     InvalidSignatureError,
     RefusedError,
     WorkerRefusedError,
@@ -27,7 +30,12 @@ from orchestrator.evidence import (
     load_bundle,
 )
 from orchestrator.models import WorkerStatus
-from orchestrator.registrar import registration_of, rotate_keys
+from orchestrator.registrar import (
+    EvidenceArchive,
+    platform_ids,
+    registration_of,
+    rotate_keys,
+)
 from orchestrator.registrar.registration import CLOCK_MARGIN_MS
 from orchestrator.testing.flaky_chain import Fault, FlakyChain
 from tests.unit.registrar.world import ADMIN, DAY, HOUR, POLICY_FILE, STRANGER, URL, World
@@ -513,6 +521,33 @@ async def test_a_chain_that_is_gone_leaves_it_unknown(world: World) -> None:
     assert world.chain.read(world.processor.workers_page(1, 50)).total == 0
 
 
+async def test_a_refusal_of_what_has_taken_effect_already_is_none(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a call of an earlier run, whose answer was lost, comes first."""
+    call = world.chain.call
+
+    def twice(*words: object, **named: object) -> object:
+        call(*words, **named)  # type: ignore[arg-type]  # handed on
+        return call(*words, **named)  # type: ignore[arg-type]  # handed on
+
+    monkeypatch.setattr(world.chain, "call", twice)
+
+    worker = await world.register()
+
+    assert world.read(worker.worker) == worker
+    assert world.chain.read(world.processor.workers_page(1, 50)).total == 1
+
+
+async def test_a_call_that_left_no_trace_is_not_believed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.chain, "call", lambda *_, **__: None)
+
+    with pytest.raises(ChainUnavailableError, match="does not show its effect"):
+        await world.register()
+
+
 async def test_what_is_killed_before_it_is_sent_is_simply_done_again(world: World) -> None:
     """All that an attempt leaves behind is evidence that nobody has registered."""
     registrar = world.registrar()
@@ -525,11 +560,47 @@ async def test_what_is_killed_before_it_is_sent_is_simply_done_again(world: Worl
     assert world.read(worker.worker).evidence_hash != first.evidence.evidence_hash
 
 
-def test_the_archive_says_where_it_can_not_be_made(tmp_path: Path) -> None:
-    from orchestrator.blobs.directory import DirectoryBlobStore  # noqa: PLC0415  # of this test
-    from orchestrator.registrar import EvidenceArchive  # noqa: PLC0415  # the same
+# The archive, and the machine in it.
 
+
+def test_the_archive_says_where_it_can_not_be_made(tmp_path: Path) -> None:
     (tmp_path / "records").write_text("a file")
 
     with pytest.raises(BlobUnavailableError, match="records"):
         EvidenceArchive(DirectoryBlobStore(tmp_path), tmp_path)
+
+
+async def test_a_record_that_can_not_be_written_is_told_of(world: World) -> None:
+    examined = await world.registrar().examine(world.worker, url=URL)
+    archive = world.archive
+    (world.folder / "records").rmdir()
+
+    with pytest.raises(BlobUnavailableError, match="records"):
+        archive.write_record(examined.verdict, url=URL, valid_until=1, worker=None)
+
+
+async def test_refused_evidence_has_no_record(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _out_of_date(world, monkeypatch)
+    examined = await world.registrar().examine(world.worker, url=URL)
+
+    with pytest.raises(InputError):
+        world.archive.write_record(examined.verdict, url=URL, valid_until=1, worker=None)
+
+    assert world.records() == []
+
+
+async def test_the_machine_is_in_the_evidence(world: World) -> None:
+    bundle = (await world.registrar().examine(world.worker, url=URL)).evidence.bundle
+
+    machine = world.machine.simulator.platform
+    assert platform_ids(bundle) == {machine.ppid, machine.piid}
+
+
+@pytest.mark.parametrize("quote", [b"", b"\x00" * 5_000])
+async def test_a_quote_of_no_machine_is_told_of(world: World, quote: bytes) -> None:
+    bundle = (await world.registrar().examine(world.worker, url=URL)).evidence.bundle
+
+    with pytest.raises(EncodingError, match="its platform can't be read"):
+        platform_ids(replace(bundle, quote=quote))

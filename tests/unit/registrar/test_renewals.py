@@ -225,6 +225,21 @@ async def test_only_the_named_workers_are_looked_at(world: World) -> None:
     assert world.read(1) == before
 
 
+async def test_a_named_worker_that_is_none_is_told_of(world: World) -> None:
+    await two_workers(world)
+    world.chain.call(world.processor.revoke_worker(1, bytes(32)), signer=ADMIN)
+    rounds = Rounds(world, workers=frozenset({1, 2, 99}))
+
+    made = await rounds.round()
+
+    assert outcomes(made) == {2: Outcome.NOT_DUE}
+    assert [(one.worker, one.code) for one in made.alarms] == [
+        (1, "WorkerNotFound"),
+        (99, "WorkerNotFound"),
+    ]
+    assert rounds.events == list(made.alarms)
+
+
 @pytest.mark.parametrize(
     ("named", "expected"), [(None, {}), (frozenset({1}), {1: Outcome.RENEWED})]
 )
