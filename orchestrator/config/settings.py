@@ -118,7 +118,7 @@ class Settings:
         Described(
             text=(
                 "Chains, by URL, whose word on which workers are trusted is believed when a job is"
-                " sealed; local: ones always are."
+                " sealed without a policy; local: ones always are."
             ),
             example="wss://node.example.org",
         ),
