@@ -6,9 +6,9 @@ from types import ModuleType
 
 import pytest
 
-from orchestrator import attestation, crypto, encoding
+from orchestrator import attestation, crypto, encoding, evidence
 
-PACKAGES = [attestation, crypto, encoding]
+PACKAGES = [attestation, crypto, encoding, evidence]
 FORBIDDEN_CALLS = {"open", "print", "input"}
 
 
