@@ -20,6 +20,7 @@ from orchestrator.errors import EncodingError
 from orchestrator.evidence import (
     Collateral,
     EvidenceBundle,
+    EvidenceCheck,
     EvidenceFinding,
     ExpectedBinding,
     KeyStanding,
@@ -45,6 +46,11 @@ __all__ = [
 
 NO_EVIDENCE: Final = blake2_256(b"")
 """The evidence hash of a worker that was registered on its own word."""
+_TCB_CHECKS: Final = (
+    EvidenceCheck.TCB_STATUS,
+    EvidenceCheck.ADVISORIES,
+    EvidenceCheck.EVALUATION_NUMBER,
+)
 _SECOND: Final = 1_000  # what the dates of Intel are exact to
 
 
@@ -232,7 +238,7 @@ class _Maker:
                 evaluation_number=None if in_use is None else in_use.evaluation_number,
             )
         newest = read_facts(known.newest)
-        early = None if known.early is None else read_facts(known.early)
+        early = self._signed_early(known)
         numbers = [facts.evaluation_number for facts in (newest, early) if facts is not None]
         failures = [ends]
         verdict = self._examine(known, bundle, known.newest, now=self._now)
@@ -341,15 +347,22 @@ class _Maker:
         at, finding = _first_refusal(refusal_at, self._now, facts.expires_at, last)
         return _refused(finding, at)
 
+    def _signed_early(self, known: KnownWorker) -> CollateralFacts | None:
+        """What is published, where an allowed root signed it: else anybody could raise alarms."""
+        roots = [root.certificate for root in self._policy.roots]
+        if known.early is None or not is_signed(known.early, roots):
+            return None
+        return read_facts(known.early)
+
     def _ahead(
         self, known: KnownWorker, bundle: EvidenceBundle, early: CollateralFacts | None
     ) -> list[Failure]:
-        """What is published, and refuses this worker once it is in effect."""
+        """What is published, and refuses this worker's TCB once it is in effect."""
         if known.early is None or early is None:
             return []
         verdict = self._examine(known, bundle, known.early, now=self._now)
         refusal = None if verdict is None else verdict.refused_by
-        if refusal is None:
+        if refusal is None or refusal.check not in _TCB_CHECKS:
             return []
         return [
             Failure(

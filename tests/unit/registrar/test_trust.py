@@ -26,6 +26,7 @@ from orchestrator.registrar.trust import (
     forecast_trust,
 )
 from orchestrator.registrar.trust_watch import TrustWatch, alarms_of
+from orchestrator.simulator import Simulator
 from tests.unit.registrar.trust_world import ADMIN, DAY, HOUR, TrustWorld
 
 WINDOW = 48 * HOUR
@@ -220,6 +221,31 @@ def test_a_recovery_in_effect_is_not_told_twice(world: TrustWorld) -> None:
     made = world.look(with_early=True)
 
     assert [alarm.code for alarm in alarms_of(made)] == ["E05"]
+
+
+def test_what_is_early_of_another_root_raises_no_alarm(world: TrustWorld) -> None:
+    """A source is trusted with being there: what it makes up must not be told as Intel's."""
+    world.add_worker()
+    now, listed = world.clock(), world.worker(1)
+    stranger = Simulator.create().tcb_recovery(now=now).collateral(now=now)
+
+    made = forecast_trust(
+        [
+            KnownWorker(
+                worker=listed,
+                bundle=world.evidence(listed),
+                newest=world.source.collateral(b"q", now=now),
+                early=stranger,
+            )
+        ],
+        policy=world.policy,
+        genesis_hash=world.chain.genesis_hash,
+        contract=world.processor.contract,
+        now=now,
+        window=WINDOW,
+    )
+
+    assert (made.level, made.newest_evaluation_number) == (TrustLevel.FINE, 20)
 
 
 def test_a_set_that_the_policy_has_no_more_fails_now(world: TrustWorld) -> None:
