@@ -1,6 +1,7 @@
 """Asking a node for what proves a contract's storage."""
 
 from collections.abc import Sequence
+from hashlib import blake2b
 
 from orchestrator.chain.answers import at_key, hex_bytes, hex_text
 from orchestrator.chain.heads import encode_header
@@ -56,8 +57,11 @@ def read_proof(
         if isinstance(found, RpcError):
             raise ChainUnavailableError(f"the node gives no proof: {error}") from error
         raise found from error
+    encoded = encode_header(header)
+    if blake2b(encoded, digest_size=32).digest() != block_hash:
+        raise ChainMismatchError("the node sent the header of another block than was asked for")
     nodes = {node for proof in proofs for node in _nodes(proof)}
-    return StorageProof(header=encode_header(header), nodes=tuple(sorted(nodes)))
+    return StorageProof(header=encoded, nodes=tuple(sorted(nodes)))
 
 
 def _nodes(proof: object) -> list[bytes]:
