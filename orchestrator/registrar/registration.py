@@ -205,8 +205,8 @@ class Registrar:
         if renews is not None and valid_until < renews.valid_until + LEAST_GAIN_MS:
             raise RefusedError(
                 "NothingGained",
-                f"worker {renews.worker} is valid until {format_utc(renews.valid_until)} already, and"
-                f" would be until {format_utc(valid_until)}: the least of what policy, collateral,"
+                f"worker {renews.worker} is valid until {format_utc(renews.valid_until)}, and would be"
+                f" until {format_utc(valid_until)}: the least of what policy, collateral,"
                 " contract and --valid-for allow",
             )
         registration = registration_of(
