@@ -249,10 +249,11 @@ async def chain_worker(
     wrap: Callable[[EmbeddedChain], Chain] = lambda chain: chain,
     is_registered: bool = True,
     quotes: QuoteSource | None = None,
+    clock: FixedClock | None = None,
     **changes: object,
 ) -> AsyncIterator[ChainWorld]:
     """A worker that is registered on an embedded chain of its own."""
-    clock = FixedClock()
+    clock = clock or FixedClock()
     chain = EmbeddedChain(":memory:", clock=clock)
     admin = LocalAccount.named("admin")
     processor = deploy_processor(chain, admin=admin, measurement=MEASUREMENT)
