@@ -203,11 +203,11 @@ class Registrar:
             )
         valid_until = await self._valid_until(evidence, valid_for)
         if renews is not None and valid_until < renews.valid_until + LEAST_GAIN_MS:
+            held, offered = format_utc(renews.valid_until), format_utc(valid_until)
             raise RefusedError(
                 "NothingGained",
-                f"worker {renews.worker} is valid until {format_utc(renews.valid_until)}, and would be"
-                f" until {format_utc(valid_until)}: the least of what policy, collateral,"
-                " contract and --valid-for allow",
+                f"worker {renews.worker} is valid until {held}, and would be until {offered}: the"
+                " least of what policy, collateral, contract and --valid-for allow",
             )
         registration = registration_of(
             evidence, endpoint=examined.url.encode("utf-8"), valid_until=valid_until
