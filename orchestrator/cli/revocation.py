@@ -119,7 +119,7 @@ def _revoke_platform(session: Session, platform: bytes, reason: str) -> None:
     from orchestrator.encoding import blake2_256
     from orchestrator.evidence import load_bundle
     from orchestrator.registrar import platform_ids
-    from orchestrator.registrar.trust import NO_EVIDENCE
+    from orchestrator.registrar.forecast import NO_EVIDENCE
 
     archive, evidence = open_archive(session), evidence_of(session)
     matching: list[int] = []

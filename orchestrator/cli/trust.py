@@ -17,7 +17,7 @@ from orchestrator.errors import BlobError, ConfigError
 
 if TYPE_CHECKING:
     from orchestrator.models import Worker
-    from orchestrator.registrar.trust import Failure, TrustForecast, WorkerForecast
+    from orchestrator.registrar.forecast import Failure, TrustForecast, WorkerForecast
 
 app = typer.Typer(help="How long trust in the workers lasts.", no_args_is_help=True)
 
@@ -135,7 +135,7 @@ def clock() -> int:
 
 def exit_code_of(made: "TrustForecast") -> ExitCode:
     """What a forecast means to whoever asked."""
-    from orchestrator.registrar.trust import TrustLevel
+    from orchestrator.registrar.forecast import TrustLevel
 
     return {TrustLevel.FAILS: ExitCode.REFUSED, TrustLevel.UNKNOWN: ExitCode.UNKNOWN}.get(
         made.level, ExitCode.DONE

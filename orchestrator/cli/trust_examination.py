@@ -15,7 +15,7 @@ from orchestrator.cli.values import shown_duration
 from orchestrator.cli.verdicts import SIMULATED
 
 if TYPE_CHECKING:
-    from orchestrator.registrar.trust import Failure, TrustForecast, WorkerForecast
+    from orchestrator.registrar.forecast import Failure, TrustForecast, WorkerForecast
 
 _NO_POLICY = "no policy is set: workers' evidence is not examined"
 # The checks of registrations and collateral have these.

@@ -13,13 +13,13 @@ from orchestrator.errors import CollateralUnavailableError, EncodingError, Error
 from orchestrator.evidence import Collateral, Policy, load_bundle
 from orchestrator.metrics import RegistrarEvent, RegistrarEventKind, RegistrarMetrics
 from orchestrator.models import Worker, WorkerStatus
-from orchestrator.registrar.trust import (
+from orchestrator.registrar.forecast import (
     NO_EVIDENCE,
     KnownWorker,
     TrustForecast,
     WorkerForecast,
-    forecast_trust,
 )
+from orchestrator.registrar.trust import forecast_trust
 
 __all__ = ["ALARM_WINDOW_MS", "TrustWatch", "alarms_of"]
 

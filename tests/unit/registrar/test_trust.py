@@ -18,13 +18,13 @@ from orchestrator.evidence import (
 )
 from orchestrator.metrics import RegistrarEventKind, RegistrarMetrics
 from orchestrator.models import Worker
-from orchestrator.registrar.trust import (
+from orchestrator.registrar.forecast import (
     KnownWorker,
     TrustForecast,
     TrustLevel,
     WorkerForecast,
-    forecast_trust,
 )
+from orchestrator.registrar.trust import forecast_trust
 from orchestrator.registrar.trust_watch import TrustWatch, alarms_of
 from orchestrator.simulator import Simulator
 from tests.unit.registrar.trust_world import ADMIN, DAY, HOUR, TrustWorld

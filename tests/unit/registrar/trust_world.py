@@ -19,7 +19,7 @@ from orchestrator.evidence import (
     verify_evidence,
 )
 from orchestrator.models import Worker, WorkerRegistration
-from orchestrator.registrar.trust import TrustForecast
+from orchestrator.registrar.forecast import TrustForecast
 from orchestrator.registrar.trust_watch import TrustWatch
 from orchestrator.simulator import Simulator
 from orchestrator.testing.chain import FixedClock, LocalAccount, deploy_processor
