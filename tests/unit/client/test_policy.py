@@ -1,14 +1,18 @@
 """Sealing under a policy (protocol rule 1.5 a): every refusal has sealed and sent nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 
+import orchestrator
 from orchestrator.client import AsyncJobClient, Submission
 from orchestrator.client.chain_view import ChainView
+from orchestrator.client.recipients import Recipient, VerifiedRecipient
+from orchestrator.client.sealer import Sealer
 from orchestrator.collateral import CollateralSource
 from orchestrator.crypto import read_job_header
 from orchestrator.encoding import registration_digest
@@ -27,6 +31,7 @@ from orchestrator.evidence import (
     Collateral,
     Policy,
     TcbRules,
+    VerifiedEvidence,
     dump_bundle,
     load_bundle,
 )
@@ -602,6 +607,20 @@ class TestResults:
 
         with pytest.raises(BlobNotFoundError, match="evidence of worker"):
             client.result(job_id)
+
+
+def test_jobs_are_sealed_in_one_place() -> None:
+    """It takes recipients, whose types say why their keys are believed, and never bare keys."""
+    package = Path(orchestrator.__file__).parent
+    sealing = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if "seal_job" in path.read_text(encoding="utf-8")
+    }
+
+    assert sealing == {"client/sealer.py", "crypto/__init__.py", "crypto/sealing.py"}
+    assert get_type_hints(Sealer._seal_to)["recipients"] == Sequence[Recipient]
+    assert get_type_hints(VerifiedRecipient)["evidence"] is VerifiedEvidence
 
 
 async def test_asyncio_has_the_same(owner: PolicyWorld, task: TaskInput) -> None:
