@@ -215,18 +215,25 @@ def test_signed_nonsense_is_no_exception(which: str) -> None:
     """
     Not even the vendor can make the verifier raise, by documents that it signs and that are none.
 
-    What is accepted is what the vendor may say; a TCB without levels or dates is not.
+    What is accepted has all that decides, and leads to the same facts.
     """
     counted = Counted(simulated_case(SIMULATOR))
     signer = SIMULATOR.authority.tcb_signer.key
+    accepted = []
     for document in _changed(json.loads(str(counted.collateral[which]))):
         text = json.dumps(document)
         signed = {which: text, f"{which}_signature": sign(signer, text.encode())}
-        accepted = counted.accepts_collateral(**signed)
-        assert not (accepted and not isinstance(document, dict))
+        if counted.accepts_collateral(**signed) and not _says_enough(document):
+            accepted.append(text[:40])
 
-    counted.report(f"{which} signed by the vendor, with each part left out or of another kind", [])
-    assert counted.findings.total() > counted.findings["accepted"]
+    counted.report(f"{which} signed, with each part left out or of another kind", accepted)
+    assert accepted == []
+
+
+def _says_enough(document: object) -> bool:
+    """Whether a document of the vendor has what decides: its dates, its number and its levels."""
+    needed = {"issueDate", "nextUpdate", "tcbEvaluationDataNumber", "tcbLevels"}
+    return isinstance(document, dict) and all(document.get(name) for name in needed)
 
 
 def _event(**changes: object) -> dict[str, object]:
