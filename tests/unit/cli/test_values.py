@@ -33,6 +33,25 @@ def test_a_duration_beyond_every_clock_is_refused_with_the_limit() -> None:
         values.parse_duration("ttl", "3651d")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1786617938500",
+        "2026-08-13T10:45:38.500Z",
+        "2026-08-13 12:45:38.500+02:00",
+        "2026-08-13T10:45:38.500",
+    ],
+)
+def test_times_are_milliseconds_or_dates_in_utc(text: str) -> None:
+    assert values.parse_time("at", text) == 1_786_617_938_500
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "9" * 16, "2026-13-01", "-1", "10000-01-01"])
+def test_anything_else_is_no_time(text: str) -> None:
+    with pytest.raises(InputError, match=r"at: .* is no time"):
+        values.parse_time("at", text)
+
+
 @pytest.mark.parametrize("prefix", ["", "0x"])
 def test_32_bytes_are_64_hex_digits(prefix: str) -> None:
     assert values.parse_bytes32("measurement", prefix + "ab" * 32) == b"\xab" * 32
