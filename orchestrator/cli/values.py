@@ -83,7 +83,7 @@ def parse_time(field: str, text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
         aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return int(aware.timestamp() * 1_000)
+        return round(aware.timestamp() * 1_000)
     except (ValueError, OverflowError):
         raise InputError(
             f"{field}: {text!r} is no time such as 2026-08-13T10:45:38Z, nor milliseconds"
