@@ -157,8 +157,8 @@ def explained_refusal(session: "Session", refusal: ContractError) -> ContractErr
         case "MissingRole":
             account = to_ss58(session.signer.account_id)
             words = (
-                f"account {account} has no role Registrar; the admin runs: phala-jobs roles grant"
-                f" {account} registrar"
+                f"account {account} has no role Registrar, nor one that may do this; the admin"
+                f" runs: phala-jobs roles grant {account} registrar"
             )
         case variant if variant in _WHAT_TO_DO:
             words = _WHAT_TO_DO[variant]

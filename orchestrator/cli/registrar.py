@@ -63,8 +63,9 @@ def run(session: Session, allow_combined_roles: CombinedRoles = False) -> None:
     listen = parse_listen(session.settings.registrar_listen)
     require_usable(listen)
     choices = _choices(session)
+    _require_registrar(session, allow_combined_roles)
     with _folder(session), service_log():
-        renewals, metrics = _build(session, choices, allow_combined_roles)
+        renewals, metrics = _build(session, choices)
         application = PeerRateLimit(
             registrar_app(renewals, metrics=metrics, clock=clock, interval=choices.interval),
             per_second=REQUESTS_PER_SECOND,
@@ -89,8 +90,9 @@ def once(session: Session, allow_combined_roles: CombinedRoles = False) -> None:
     For cron. The exit code is 1 when a renewal failed.
     """
     choices = _choices(session)
+    _require_registrar(session, allow_combined_roles)
     with _folder(session), service_log():
-        renewals, _ = _build(session, choices, allow_combined_roles)
+        renewals, _ = _build(session, choices)
 
         async def work() -> "Round":
             await renewals.settle()
@@ -157,18 +159,19 @@ def _choices(session: Session) -> "RenewalSettings":
     )
 
 
-def _build(
-    session: Session, choices: "RenewalSettings", allow_combined_roles: bool
-) -> "tuple[Renewals, RegistrarMetrics]":
+def _require_registrar(session: Session, allow_combined_roles: bool) -> None:
+    require_duty(
+        session, Role.REGISTRAR, never_with=Role.OPERATOR, allow_combined=allow_combined_roles
+    )
+
+
+def _build(session: Session, choices: "RenewalSettings") -> "tuple[Renewals, RegistrarMetrics]":
     """The service with everything that the settings choose for it."""
     from orchestrator.metrics import RegistrarEvent, RegistrarEventKind, RegistrarMetrics
     from orchestrator.registrar import Renewals, alarms_of
     from orchestrator.workers.http import HttpWorkerClient
 
     tokens = RegistrationTokens(session)
-    require_duty(
-        session, Role.REGISTRAR, never_with=Role.OPERATOR, allow_combined=allow_combined_roles
-    )
     metrics = RegistrarMetrics(version=program_version())
 
     def hear_source(code: str, detail: str) -> None:

@@ -32,6 +32,7 @@ from orchestrator.errors import (
 )
 
 if TYPE_CHECKING:
+    from orchestrator.chain import ContractCall
     from orchestrator.evidence import VerifiedEvidence
     from orchestrator.models import Worker
     from orchestrator.registrar import Admission, Examined, Registrar
@@ -326,15 +327,22 @@ def _shown(session: Session, document: Document) -> Document:
 @command(app, "suspend", settings=SEND, group="workers")
 def suspend(session: Session, worker: WorkerArgument) -> None:
     """Stop trusting a worker for now. Registrar or Guardian."""
-    session.send(session.processor.suspend_worker(worker), f"Suspending worker {worker}")
+    _send(session, session.processor.suspend_worker(worker), f"Suspending worker {worker}")
     session.output.result({"worker": worker, "status": "Suspended"})
 
 
 @command(app, "reinstate", settings=SEND, group="workers")
 def reinstate(session: Session, worker: WorkerArgument) -> None:
     """Trust a suspended worker again. Registrar only."""
-    session.send(session.processor.reinstate_worker(worker), f"Reinstating worker {worker}")
+    _send(session, session.processor.reinstate_worker(worker), f"Reinstating worker {worker}")
     session.output.result({"worker": worker, "status": "Active"})
+
+
+def _send(session: Session, call: "ContractCall[None]", what: str) -> None:
+    try:
+        session.send(call, what)
+    except ContractError as refusal:
+        raise explained_refusal(session, refusal) from refusal
 
 
 revocation.declare(app)

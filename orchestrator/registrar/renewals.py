@@ -301,7 +301,7 @@ class Renewals:
         try:
             # It may ask the chain too, which is for one thread at a time.
             alarms = tuple(await self._registrar.calls.read(lambda _: self._forecast(workers)))
-        except (Error, OSError) as error:
+        except Exception as error:  # noqa: BLE001  # no forecast is a reason not to renew
             # That nobody can tell what will fail is itself to be told.
             return (self._alarm(None, _code(error), f"no forecast: {error}"),)
         return tuple(self._alarm(alarm.worker, alarm.code, alarm.detail) for alarm in alarms)

@@ -71,12 +71,13 @@ def valid_until(run: Run, number: int = 3) -> int:
 
 @pytest.mark.parametrize("work", WORK)
 def test_an_account_without_the_role_does_not_start_it(
-    run: Run, world: World, secret_file: Write, work: str
+    run: Run, world: World, home: Path, secret_file: Write, work: str
 ) -> None:
     ran = run("registrar", work, "--account-file", secret_file("bob", "//Bob"))
 
     assert ran.exit_code == 1
     assert "has no role Registrar at this contract" in ran.stderr
+    assert not (home / ".phala-jobs" / "registrar").exists()
 
 
 @pytest.mark.parametrize("work", WORK)

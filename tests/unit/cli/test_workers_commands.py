@@ -187,9 +187,20 @@ def test_a_contracts_refusal_names_role_and_command(
 
     assert ran.exit_code == 1
     assert ran.document["error"] == "MissingRole"
-    assert (
-        "has no role Registrar; the admin runs: phala-jobs roles grant" in (ran.document["message"])
-    )
+    assert "the admin runs: phala-jobs roles grant" in ran.document["message"]
+
+
+@pytest.mark.parametrize(
+    ("word", "number", "code"), [("suspend", 99, "WorkerNotFound"), ("reinstate", 1, "WrongStatus")]
+)
+def test_what_the_list_refuses_says_where_to_look(
+    run: Run, world: World, word: str, number: int, code: str
+) -> None:
+    ran = run("workers", word, number, "--json")
+
+    assert ran.exit_code == 1
+    assert ran.document["error"] == code
+    assert "phala-jobs workers list" in ran.document["message"]
 
 
 def test_one_that_is_not_there_is_not_renewed(run: Run, worker: TeeWorker) -> None:

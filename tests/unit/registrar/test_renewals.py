@@ -107,12 +107,16 @@ async def test_what_ends_within_the_time_is_renewed_once(world: World) -> None:
 
 async def test_one_that_has_ended_is_renewed_too(world: World) -> None:
     worker = await world.register()
-    world.clock.advance(8 * DAY)
+    world.clock.now = worker.valid_until
+    is_trusted = world.processor.is_trusted(1)
+    trusted = [world.chain.read(is_trusted)]
+    world.clock.advance(1)
+    trusted.append(world.chain.read(is_trusted))
 
     made = await Rounds(world).round()
 
     assert outcomes(made) == {1: Outcome.RENEWED}
-    assert world.read(1).valid_until > worker.valid_until
+    assert [*trusted, world.chain.read(is_trusted)] == [True, False, True]
 
 
 async def test_a_failure_is_an_alarm_and_keeps_nobody_else_from_being_renewed(
@@ -325,17 +329,20 @@ async def test_a_forecast_is_of_the_workers_as_they_are_after_the_round(world: W
     assert rounds.forecast_of == [world.read(1)]
 
 
-async def test_that_there_is_no_forecast_is_an_alarm_and_no_end(world: World) -> None:
+@pytest.mark.parametrize("error", [InputError("nothing to look into"), ZeroDivisionError()])
+async def test_that_there_is_no_forecast_is_an_alarm_and_no_end(
+    world: World, error: Exception
+) -> None:
     await world.register()
     rounds = Rounds(world)
     world.clock.advance(5 * DAY)
-    rounds.forecast_error = InputError("nothing to look into")
+    rounds.forecast_error = error
 
     made = await rounds.round()
 
     assert outcomes(made) == {1: Outcome.RENEWED}
     assert [event.code for event in rounds.events if event.kind is RegistrarEventKind.ALARM] == [
-        "InputError"
+        type(error).__name__
     ]
 
 
