@@ -12,8 +12,13 @@ from orchestrator.cli.verdicts import SIMULATED, evidence_document
 if TYPE_CHECKING:
     from orchestrator.receipts import ReceiptReport
 
-# Enough to see which kind of file it is; what is wrong with it is said by whoever reads it.
-_MARKS = (b'"phala-jobs receipt"', b'"payloadType"')
+# Two of each kind, so that a file with one of them damaged is still examined as what it was.
+_MARKS = (
+    b'"phala-jobs receipt"',
+    b'"attestation": {',
+    b'"payloadType"',
+    b"vnd.phala-jobs.receipt",
+)
 _BEGINNING = 4_096
 
 
@@ -41,6 +46,7 @@ def verify_receipt(
         trusted_block=trusted_block,
         now=at,
         policy=policy,
+        contract=session.contract if session.settings.contract is not None else None,
         result=result,
         show_time=shown_time,
     )
@@ -72,9 +78,13 @@ def _facts(report: "ReceiptReport") -> dict[str, JsonValue]:
     """What the receipt is about, for JSON."""
     if report.receipt is None:
         return {}
+    from orchestrator.encoding import to_ss58
+
     file, verified = report.receipt.attestation, report.verified
     return {
         "job_id": file.job.job_id,
+        "contract": to_ss58(file.contract),
+        "genesis_hash": to_json(file.genesis_hash),
         "worker": file.worker.worker,
         "result_hash": to_json(file.completion.result_hash),
         "recorded_at": file.recorded_at,
@@ -84,13 +94,15 @@ def _facts(report: "ReceiptReport") -> dict[str, JsonValue]:
 
 def _words(report: "ReceiptReport", whose_policy: str) -> str:
     """What a receipt with nothing failed and nothing missing shows."""
+    from orchestrator.encoding import to_ss58
+
     assert report.receipt is not None  # noqa: S101 - a step would have failed
     assert report.verified is not None  # noqa: S101 - the same
     file = report.receipt.attestation
     whose = "your" if whose_policy == "reader" else "the receipt's own"
     said = (
-        f"job {file.job.job_id}: worker {file.worker.worker} signed this result, which the contract"
-        f" recorded at {shown_time(file.recorded_at)}; its keys are bound to what {whose}"
-        " policy allows; that the block is final is your word"
+        f"job {file.job.job_id}: worker {file.worker.worker} signed this result, which contract"
+        f" {to_ss58(file.contract)} recorded at {shown_time(file.recorded_at)}; its keys are bound"
+        f" to what {whose} policy allows; that the block is final is your word"
     )
     return f"{SIMULATED}; {said}" if report.verified.is_simulated else said

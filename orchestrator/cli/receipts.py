@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.access import SEND, FromBlock
+from orchestrator.cli.access import READ, FromBlock
 from orchestrator.cli.attestations import attestation_of
 from orchestrator.cli.command import command
 from orchestrator.cli.output import shown_time, to_json
@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from orchestrator.attestation import AttestationFile
     from orchestrator.receipts import ProvenJob, Receipt, ReceiptEvent
 
-SETTINGS = (*SEND, "policy", "evidence")
+SIGN = (
+    "account",
+    "account_file",
+    "keys",
+    "keys_unencrypted",
+    "passphrase_file",
+    "passphrase_fd",
+)
+SETTINGS = (*READ, "policy", "evidence", *SIGN)
 
 
 def receipt(

@@ -63,9 +63,10 @@ def verify(
     """
     Check that a worker signed a job's result: offline from a file, or against the chain.
 
-    A receipt is checked offline, step by step; --policy names your own policy for its evidence.
-    Without --trusted-block nothing shows that a chain has recorded it: the exit code is 3. The
-    same for an attestation file without --accept-key or the chain, where anybody's key passes.
+    A receipt is checked offline, step by step: --contract names the contract that you expect,
+    --policy your own policy for its evidence. Without --trusted-block nothing shows that a chain
+    has recorded it: the exit code is 3. The same for an attestation file without --accept-key or
+    the chain, where anybody's key passes.
     """
     only = {"--trusted-block": trusted_block, "--at": at}
     keys = None if not accept_key else [parse_public_key("accept_key", text) for text in accept_key]

@@ -57,6 +57,7 @@ def examine_receipt(
     trusted_block: bytes | None = None,
     now: int | None = None,
     policy: Policy | None = None,
+    contract: bytes | None = None,
     result: bytes | None = None,
     show_time: Callable[[int], str] = str,
 ) -> ReceiptReport:
@@ -69,11 +70,12 @@ def examine_receipt(
 
     1. `canonical form`: the file is the one form of what it says.
     2. `envelope signature`: of an envelope, the named account signed it.
-    3. `job`, `worker`, `result hash`, `times`, `recorded in time`, `signature`: as of an
+    3. `expected contract`: it is of *contract*, where one is given.
+    4. `job`, `worker`, `result hash`, `times`, `recorded in time`, `signature`: as of an
        attestation file (`verify_attestation_file`); `result`: *result* hashes to the result hash.
-    4. `block` to `measurement allowed`: see `take_proof_steps`.
-    5. `evidence` to `receipt's policy`: see `take_evidence_steps`.
-    6. `events`, `finality`: never checked; a file proves neither.
+    5. `block` to `measurement allowed`: see `take_proof_steps`.
+    6. `evidence` to `receipt's policy`: see `take_evidence_steps`.
+    7. `events`, `finality`: never checked; a file proves neither.
 
     Does **not** raise for what is wrong with the file: the caller looks at the steps.
     """
@@ -89,6 +91,8 @@ def examine_receipt(
     if envelope is not None:
         steps.append(_envelope_step(envelope))
     file = receipt.attestation
+    if contract is not None:
+        steps.append(_expected_step(file.contract, contract))
     steps += [
         Step(
             name=check.name,
@@ -131,6 +135,13 @@ def _envelope_step(envelope: DsseEnvelope) -> Step:
         detail = f"{account}: {error}"
         return Step(name=StepName.ENVELOPE, outcome=CheckOutcome.FAILED, detail=detail)
     return _passed(StepName.ENVELOPE, f"{account} signed it; whose account that is, you must know")
+
+
+def _expected_step(found: bytes, expected: bytes) -> Step:
+    if found == expected:
+        return _passed(StepName.EXPECTED, "the receipt is of the contract that you named")
+    detail = f"the receipt is of {to_ss58(found)}, you named {to_ss58(expected)}"
+    return Step(name=StepName.EXPECTED, outcome=CheckOutcome.FAILED, detail=detail)
 
 
 def _events_step(receipt: Receipt, bundle: Bundle) -> Step:

@@ -12,6 +12,7 @@ class StepName:
 
     FORM = "canonical form"
     ENVELOPE = "envelope signature"
+    EXPECTED = "expected contract"
     RESULT = "result"
     BLOCK = "block"
     STORAGE = "storage proof"

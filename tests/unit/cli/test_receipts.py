@@ -310,6 +310,29 @@ def test_options_that_would_do_nothing_are_refused(run: Run, embedded: Place) ->
         assert " no --" in refused.stderr
 
 
+def test_a_receipt_with_a_damaged_beginning_is_still_examined_as_one(
+    run: Run, proving: Place
+) -> None:
+    run("receipt", 1)
+    whole = proving.path.read_bytes()
+
+    for mark in (b"phala-jobs receipt", b'"attestation": {', b'"version"'):
+        proving.path.write_bytes(whole.replace(mark, mark[:-1] + b"!", 1))
+        refused = run("verify", proving.path)
+        assert refused.exit_code == 1
+        assert "NotVerified: canonical form:" in refused.stderr
+
+
+def test_the_contract_of_the_settings_is_the_one_that_is_expected(run: Run, proving: Place) -> None:
+    block = run("receipt", 1, "--json").document["block_hash"]
+    good = ("verify", proving.path, "--trusted-block", block, "--json")
+
+    assert outcomes(run(*good).document)["expected contract"] == "passed"
+    refused = run(*good, "--contract", to_ss58(bytes(32)))
+    assert refused.exit_code == 1
+    assert outcomes(refused.document)["expected contract"] == "failed"
+
+
 def test_what_is_neither_is_bad_input(run: Run, world: World) -> None:
     neither = Path(world.path.parent / "neither.json")
     neither.write_text('{"format": "a letter"}')

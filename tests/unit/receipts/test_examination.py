@@ -209,6 +209,13 @@ def test_another_evidence_bundle_is_refused(made: Made) -> None:
     assert failed(report) == {"evidence"}
 
 
+def test_the_contract_that_one_expects_is_compared(made: Made) -> None:
+    contract = made.receipt.attestation.contract
+
+    assert failed(made.examine(contract=bytes(32))) == {"expected contract"}
+    assert outcome_of(made.examine(contract=contract), "expected contract") is CheckOutcome.PASSED
+
+
 def test_a_result_is_compared_when_it_is_given(made: Made) -> None:
     assert failed(made.examine(result=RESULT + b"!")) == {"result"}
     assert outcome_of(made.examine(result=RESULT), "result") is CheckOutcome.PASSED
