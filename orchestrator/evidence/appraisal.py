@@ -17,6 +17,7 @@ from cryptography.x509 import (
     load_pem_x509_certificates,
 )
 
+from orchestrator.attestation import CheckOutcome
 from orchestrator.errors import EncodingError
 from orchestrator.evidence.bundle import Collateral
 from orchestrator.evidence.finding import CheckFailedError, failed, not_checked, passed, run
@@ -195,10 +196,12 @@ def _refused(
     in_time = not_checked(EvidenceCheck.COLLATERAL, "not reached: the signatures are not good")
     if window is not None:
         outside = run(EvidenceCheck.COLLATERAL, lambda: window.check(now))
-        in_time = in_time if outside.hint == "" else outside
+        in_time = outside if outside.outcome is CheckOutcome.FAILED else in_time
     match refusal.check:
         case EvidenceCheck.FORM:
             return Appraisal(signatures=signatures, collateral=in_time, malformed=refusal)
+        case EvidenceCheck.COLLATERAL if in_time.outcome is CheckOutcome.FAILED:
+            pass  # which part it is says less than the whole window
         case EvidenceCheck.COLLATERAL:
             in_time = failed(refusal.check, refusal.message, refusal.hint or _FETCH)
         case _:

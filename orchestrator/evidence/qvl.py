@@ -27,6 +27,7 @@ __all__ = ["DEBUG_REFUSED", "Claims", "Pck", "Refusal", "read_pck", "refusal_of"
 T = TypeVar("T")
 
 _PREFIX: Final = "Verification failed: "
+_MAX_MESSAGE: Final = 200
 DEBUG_REFUSED: Final = "Debug mode is enabled"
 # Of Intel's extension to PCK certificates: the flags of section "Configuration".
 _FLAG_OIDS: Final = tuple(f"1.2.840.113741.1.13.1.7.{place}" for place in (1, 2, 3))
@@ -210,7 +211,8 @@ def _guarded(ask: Callable[[], T]) -> T | Refusal:
 
 def refusal_of(error: BaseException) -> Refusal:
     """Return the check that an exception of the library belongs to, by the table."""
-    message = str(error).removeprefix(_PREFIX)
+    text = str(error).removeprefix(_PREFIX)[:_MAX_MESSAGE]
+    message = "".join(one if one.isprintable() else "?" for one in text)
     if not isinstance(error, ValueError):
         message = f"{type(error).__name__}: {message}"
     else:
@@ -218,7 +220,7 @@ def refusal_of(error: BaseException) -> Refusal:
             found = next((one for one in beginnings if message.startswith(one)), None)
             if found is not None:
                 return Refusal(check=check, message=message, hint=_HINTS.get(found, ""))
-    return Refusal(check=EvidenceCheck.SIGNATURES, message=message[:200])
+    return Refusal(check=EvidenceCheck.SIGNATURES, message=message)
 
 
 def _collateral(collateral: Collateral) -> dcap_qvl.QuoteCollateralV3:

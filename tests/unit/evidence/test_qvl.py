@@ -1,6 +1,8 @@
 """What `dcap-qvl` says, pinned: which check its texts belong to, and what it leaves to us."""
 
+import json
 from dataclasses import replace
+from typing import Any
 
 import dcap_qvl
 import pytest
@@ -237,3 +239,43 @@ def test_what_is_no_quote_has_no_platform() -> None:
 
     assert isinstance(answer, Refusal)
     assert answer.check in (EvidenceCheck.FORM, EvidenceCheck.SIGNATURES)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"claims_version": 2},
+        {"tcb": None},
+        {"latest_issue_date": "1"},
+        {"tcb": {"status": 1, "advisory_ids": []}},
+        {"tcb": {"status": "UpToDate", "advisory_ids": [1]}},
+        {"platform": {"pck": {"fmspc": "b0c06f000000"}}},
+    ],
+)
+def test_claims_of_another_form_are_refused(
+    changes: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer library may say less or otherwise: nothing is taken for granted."""
+    real_verifier = dcap_qvl.QuoteVerifier
+
+    class Answer:
+        def __init__(self, text: str) -> None:
+            self._text = text
+
+        def to_json(self) -> str:
+            return json.dumps({**json.loads(self._text), **changes})
+
+    class Verifier:
+        def __init__(self, *, root_ca_der: bytes) -> None:
+            self._verifier = real_verifier(root_ca_der=root_ca_der)
+
+        def verify_with_policy(self, *arguments: Any) -> Answer:
+            return Answer(self._verifier.verify_with_policy(*arguments).to_json())
+
+    assert isinstance(ask(), Claims)
+    monkeypatch.setattr(dcap_qvl, "QuoteVerifier", Verifier)
+
+    answer = ask()
+
+    assert isinstance(answer, Refusal)
+    assert answer.check is EvidenceCheck.SIGNATURES

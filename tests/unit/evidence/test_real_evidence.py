@@ -160,6 +160,33 @@ def test_the_sgx_sample_is_accepted_where_its_status_is_and_its_advisories_are_n
     assert list(failed(examine("sgx_quote", policy=denying))) == [EvidenceCheck.ADVISORIES]
 
 
+def test_an_sgx_quote_has_no_log_no_document_and_needs_a_set_of_its_own() -> None:
+    policy = replace(policy_of("sgx_quote"), tcb=TcbRules(statuses=frozenset({SGX_STATUS})))
+    quote = parse_quote(real.real_quote("sgx_quote"))
+
+    def check(policy: Policy, **changes: bytes) -> list[EvidenceCheck]:
+        bundle = replace(bundle_of("sgx_quote"), **changes)  # type: ignore[arg-type]
+        verdict = examine_evidence(
+            dump_bundle(bundle),
+            policy=policy,
+            now=real.NOW["sgx_quote"],
+            expected=EXPECTED,
+            challenge=None,
+            standing=None,
+            report_data_of=lambda _: quote.report.report_data,
+        )
+        return list(failed(verdict))
+
+    assert check(policy) == []
+    assert check(policy, event_log=b"[]") == [EvidenceCheck.EVENT_LOG]
+    assert check(policy, compose=b"{}") == [EvidenceCheck.APPLICATION]
+    assert check(replace(policy, required_events=frozenset({"system-ready"}))) == [
+        EvidenceCheck.EVENT_LOG
+    ]
+    for_tdx = replace(policy, measurements=policy_of("tdx_quote").measurements)
+    assert check(for_tdx) == [EvidenceCheck.MEASUREMENTS]
+
+
 def test_an_sgx_set_by_signer_wants_product_and_version() -> None:
     report = parse_quote(real.real_quote("sgx_quote")).report
     assert isinstance(report, SgxReport)

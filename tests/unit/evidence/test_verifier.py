@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dcap_qvl
 import pytest
+from cryptography.x509 import ObjectIdentifier, UnrecognizedExtension
 
 import orchestrator
 from orchestrator.attestation import CheckOutcome
@@ -33,6 +34,7 @@ from orchestrator.evidence import (
 from orchestrator.evidence import verifier as verifier_module
 from orchestrator.models import PublicKey, Scheme, Worker, WorkerStatus
 from orchestrator.simulator import Guest, Platform, RuntimeEvent, Simulator
+from orchestrator.simulator.authority import sign
 from tests.properties.evidence_world import (
     CHALLENGE,
     CONTRACT,
@@ -46,6 +48,7 @@ from tests.properties.evidence_world import (
 )
 
 DAY = 86_400_000
+SGX_EXTENSION = ObjectIdentifier("1.2.840.113741.1.13.1")
 SIMULATOR = Simulator.create()
 POLICY = simulated_policy(SIMULATOR)
 EXPECTED = ExpectedBinding(
@@ -344,6 +347,50 @@ def test_e03_collateral_that_can_not_be_read() -> None:
     garbled = replace(BUNDLE.collateral, root_ca_crl=b"no list")
 
     assert_fails_only(examine(replace(BUNDLE, collateral=garbled)), "E03", "root CA CRL")
+
+
+def signed(field: str, change: Callable[[dict[str, object]], None]) -> EvidenceBundle:
+    """Return the bundle with a document of its collateral changed, and signed again."""
+    assert BUNDLE.collateral is not None
+    document = json.loads(getattr(BUNDLE.collateral, field))
+    change(document)
+    text = json.dumps(document)
+    signature = sign(SIMULATOR.authority.tcb_signer.key, text.encode())
+    changed = {field: text, f"{field}_signature": signature}
+    return replace(BUNDLE, collateral=replace(BUNDLE.collateral, **changed))  # type: ignore[arg-type]
+
+
+def test_e03_parts_that_are_never_valid_together() -> None:
+    def ends_before_the_rest_begins(document: dict[str, object]) -> None:
+        document["issueDate"] = "2020-01-01T00:00:00Z"
+        document["nextUpdate"] = "2020-02-01T00:00:00Z"
+
+    assert_fails_only(
+        examine(signed("qe_identity", ends_before_the_rest_begins)),
+        "E03",
+        "its parts are never valid together",
+    )
+
+
+@pytest.mark.parametrize("status", ["UpToDate", "Revoked"])
+def test_e03_dates_that_only_the_library_can_read(status: str) -> None:
+    def offset(document: dict[str, object]) -> None:
+        levels = document["tcbLevels"]
+        assert isinstance(levels, list)
+        levels[0].update(tcbDate="2025-08-13T00:00:00+00:00", tcbStatus=status)
+
+    assert_fails_only(examine(signed("tcb_info", offset)), "E03", "it can't be read: time")
+
+
+def test_e03_a_platforms_certificate_that_expired() -> None:
+    pck = SIMULATOR.platform.pck
+    extension = pck.certificate.extensions.get_extension_for_oid(SGX_EXTENSION).value
+    assert isinstance(extension, UnrecognizedExtension)
+    short = SIMULATOR.authority.issue_pck(extension.value, until=NOW + 1_000)
+    made = replace(SIMULATOR, platform=replace(SIMULATOR.platform, pck=short))
+
+    assert examine(bundle_of(made), now=NOW + 1_000).evidence is not None
+    assert_fails_only(examine(bundle_of(made), now=NOW + 1_001), "E03", "and expired at")
 
 
 # 4.
@@ -844,6 +891,15 @@ def test_a_check_that_breaks_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verifier_module, "check_platform", broken)
 
     assert_fails_only(examine(), "E08", "the check itself failed: RuntimeError")
+
+
+def test_an_appraisal_that_breaks_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(verifier_module, "appraise", broken)
+
+    assert_fails_only(examine(), "E02", "the check itself failed: RuntimeError")
 
 
 def test_verified_evidence_is_made_by_the_verifier_alone() -> None:
