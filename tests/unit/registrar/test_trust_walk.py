@@ -19,6 +19,7 @@ from orchestrator.models import TaskInput
 from orchestrator.registrar.trust_watch import alarms_of
 from tests.unit.registrar.trust_world import DAY, HOUR, TrustWorld
 
+pytestmark = pytest.mark.slow
 RENEW_BEFORE = 72 * HOUR
 OWNER = AccountKey.from_uri("//Alice")
 TASK = TaskInput(task="echo", input=b"secret")
