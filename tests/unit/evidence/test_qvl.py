@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from typing import Any
 
 import dcap_qvl
 import pytest
@@ -269,8 +268,15 @@ def test_claims_of_another_form_are_refused(
         def __init__(self, *, root_ca_der: bytes) -> None:
             self._verifier = real_verifier(root_ca_der=root_ca_der)
 
-        def verify_with_policy(self, *arguments: Any) -> Answer:
-            return Answer(self._verifier.verify_with_policy(*arguments).to_json())
+        def verify_with_policy(
+            self,
+            quote: bytes,
+            collateral: dcap_qvl.QuoteCollateralV3,
+            now: int,
+            policy: dcap_qvl.QuotePolicy,
+        ) -> Answer:
+            answer = self._verifier.verify_with_policy(quote, collateral, now, policy)
+            return Answer(answer.to_json())
 
     assert isinstance(ask(), Claims)
     monkeypatch.setattr(dcap_qvl, "QuoteVerifier", Verifier)
