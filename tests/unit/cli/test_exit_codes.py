@@ -25,6 +25,8 @@ from orchestrator.cli.errors import ExitCode, error_code, error_message, exit_co
         (errors.JournalError(), ExitCode.REFUSED),
         (OSError(28, "No space left on device", "/x"), ExitCode.REFUSED),
         (errors.ChainUnavailableError(), ExitCode.UNKNOWN),
+        (errors.CollateralUnavailableError(), ExitCode.UNKNOWN),
+        (errors.QuoteUnavailableError(), ExitCode.UNKNOWN),
         (errors.BlobNotFoundError(), ExitCode.UNKNOWN),
         (errors.BlobUnavailableError(), ExitCode.UNKNOWN),
         (errors.WorkerUnavailableError(), ExitCode.UNKNOWN),
