@@ -23,19 +23,25 @@ async def rotate_keys(registrar: Registrar, client: WorkerClient, worker: Worker
     it is not asked for more.
 
     Raises:
-        RefusedError: At the worker's URL another registered worker answers.
+        RefusedError: At the worker's URL another worker answers.
         WorkerError: The worker did not answer as it should.
         ChainError: The chain could not be asked.
     """
     identity = await client.identity()
+    url = worker.endpoint.decode("utf-8", "replace")
+    if not identity.serves(worker.signing_key):
+        raise RefusedError(
+            "AnotherWorkerAnswers",
+            f"at {url} a worker answers that does not have the keys of worker {worker.worker}:"
+            f" phala-jobs workers register {url} registers it on its own",
+        )
     holder = await registrar.worker_of(identity.signing_key)
     if holder is None:
         return identity
     if holder.worker != worker.worker:
         raise RefusedError(
             "AnotherWorkerAnswers",
-            f"at {worker.endpoint.decode('utf-8', 'replace')} worker {holder.worker} answers, not"
-            f" worker {worker.worker}: rotate that one",
+            f"at {url} worker {holder.worker} answers, not worker {worker.worker}: rotate that one",
         )
     return await client.rotate(
         genesis=registrar.calls.genesis_hash, contract=registrar.processor.contract

@@ -481,6 +481,16 @@ async def test_an_older_worker_is_not_rotated_in_place_of_its_successor(world: W
     assert await world.worker.identity() == keys
 
 
+async def test_a_stranger_at_the_workers_url_is_not_asked_for_keys(world: World) -> None:
+    worker, stranger = await world.register(), world.another_worker()
+    keys = await stranger.identity()
+
+    with pytest.raises(RefusedError, match="does not have the keys of worker 1"):
+        await rotate_keys(world.registrar(), stranger, worker)
+
+    assert await stranger.identity() == keys
+
+
 # Answers that are lost.
 
 
