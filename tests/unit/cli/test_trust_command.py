@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stamina
 
 from orchestrator.blobs.directory import DirectoryBlobStore
 from orchestrator.cli import examination
@@ -18,6 +19,7 @@ from orchestrator.evidence.policy_text import policy_from_evidence, starter_poli
 from orchestrator.simulator import Simulator, create_simulator, store_recovery, store_update
 from orchestrator.testing import register_test_worker
 from orchestrator.testing.evidence import simulated_bundle
+from orchestrator.testing.pccs import StandInPccs
 
 from .conftest import Ran, Run
 from .world import ADMIN, World
@@ -251,6 +253,25 @@ def test_collateral_that_is_not_to_be_had_could_not_be_told(
     code, row, _ = status(run, "--collateral", f"folder:{tmp_path}")
 
     assert (code, row["trust"], row["tcb_evaluation"]) == (3, "unknown", "20 / ?")
+
+
+def test_what_a_pccs_said_serves_while_it_is_away(
+    run: Run, trusted: Trusted, caplog: pytest.LogCaptureFixture
+) -> None:
+    stamina.set_testing(True)
+    now = clock() - HOUR
+    try:
+        with StandInPccs(lambda _: trusted.simulator.collateral(now=now)) as pccs:
+            url = pccs.url
+            first = status(run, "--collateral", url)
+            assert pccs.asked
+        second = status(run, "--collateral", url)
+    finally:
+        stamina.set_testing(False)
+
+    assert (first[0], second[0]) == (0, 0)
+    assert first[1]["collateral_until"] == second[1]["collateral_until"]
+    assert "CollateralSourceAway" in caplog.text
 
 
 def test_a_revoked_measurement_is_told(run: Run, trusted: Trusted) -> None:
