@@ -138,7 +138,8 @@ def attested_application(
 
     1. The log names compose hash and app id at most once: whoever emits a second one is not the
        system.
-    2. MRCONFIGID, where it is dstack's version 1, names the same compose hash.
+    2. MRCONFIGID, where it is dstack's version 1, does not contradict the log. It is no source of
+       its own: the host chooses it, and only software in the TD can hold it against what runs.
     3. The compose document, if there is one, hashes to it.
 
     Raises:
@@ -152,7 +153,6 @@ def attested_application(
         configured = report.mr_config_id[1:33]
         if any(report.mr_config_id[33:]) or compose_hash not in (None, configured):
             raise CheckFailedError("MRCONFIGID names another compose hash than the event log")
-        compose_hash = configured
     # 3.
     if compose is not None and sha256(compose).digest() != compose_hash:
         raise CheckFailedError(

@@ -20,6 +20,7 @@ __all__ = [
     "check_platform",
     "check_tcb_status",
     "evaluation_number",
+    "grace_ends",
     "tcb_state",
 ]
 
@@ -168,8 +169,8 @@ def check_tcb_status(
     # 4.
     if status in policy.tcb.statuses:
         return f"{status}{because}"
-    newest = genuine.tcb_info.newest.date * 1000
-    if status not in policy.tcb.grace:
+    ends = grace_ends(genuine, policy, state)
+    if ends is None:
         allowed = ", ".join(sorted(policy.tcb.statuses)) or "none"
         raise CheckFailedError(
             f"{status}{because}; the policy allows {allowed}",
@@ -177,10 +178,16 @@ def check_tcb_status(
             if not needs
             else f"{hint}, or give {status} a grace in the policy's [tcb.grace]",
         )
-    ends = newest + policy.tcb.grace[status]
     if now > ends:
         raise CheckFailedError(f"{status}{because}; its grace ended at {format_utc(ends)}", hint)
     return f"{status}{because}, in grace until {format_utc(ends)}"
+
+
+def grace_ends(genuine: Genuine, policy: Policy, state: TcbState) -> int | None:
+    """Return when (ms) the grace of the status ends, `None` where it needs none or has none."""
+    if state.status in policy.tcb.statuses or state.status not in policy.tcb.grace:
+        return None
+    return genuine.tcb_info.newest.date * 1000 + policy.tcb.grace[state.status]
 
 
 def check_advisories(policy: Policy, state: TcbState) -> str:

@@ -76,9 +76,9 @@ class VerifiedEvidence:
     `measurement` is the hash of the matched set (protocol 3.3), `measurement_set` its name in the
     policy. `root` names the root that the quote's signatures end in; `is_simulated` says that it is
     not Intel's, so that nothing here proves a TEE. `valid_until` (ms) is the end of what may be
-    registered on it: by the policy and by the collateral, which runs out at
-    `collateral_expires_at`. `ppid` and `piid` name the platform; SGX and simulated ones may have no
-    `piid`.
+    registered on it: by the policy, a grace of its status included, and by the collateral, which
+    runs out at `collateral_expires_at`. `ppid` and `piid` name the platform; SGX and simulated ones
+    may have no `piid`.
     """
 
     bundle: EvidenceBundle

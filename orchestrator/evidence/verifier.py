@@ -35,6 +35,7 @@ from orchestrator.evidence.platform_checks import (
     check_platform,
     check_tcb_status,
     evaluation_number,
+    grace_ends,
     tcb_state,
 )
 from orchestrator.evidence.policy import MeasurementSet, Policy
@@ -306,6 +307,11 @@ class _Case:
             or state is None
         ):
             return None
+        ends = (
+            self.now + self.policy.maximum_registration,
+            genuine.expires_at,
+            grace_ends(genuine, self.policy, state),
+        )
         return VerifiedEvidence(
             bundle=bundle,
             evidence_hash=blake2_256(self.data),
@@ -322,7 +328,7 @@ class _Case:
             ppid=genuine.pck.ppid,
             piid=genuine.pck.piid,
             verified_at=self.now,
-            valid_until=min(self.now + self.policy.maximum_registration, genuine.expires_at),
+            valid_until=min(end for end in ends if end is not None),
             collateral_expires_at=genuine.expires_at,
             made_by=VERIFIER,
         )

@@ -24,6 +24,7 @@ from orchestrator.evidence import (
     Platforms,
     Policy,
     TcbRules,
+    TdxMeasurements,
     Verdict,
     VerifiedEvidence,
     dump_bundle,
@@ -506,6 +507,9 @@ def test_e05_grace_counts_from_the_newest_levels_date_to_the_millisecond(
     if accepted:
         assert verdict.evidence is not None
         assert "in grace until" in verdict.findings[4].detail
+        # Nothing may rest on it any longer than that.
+        assert verdict.evidence is not None
+        assert verdict.evidence.valid_until == NOW
     else:
         assert_fails_only(verdict, "E05", "sgx_svn[0] is 4, must be 5", "its grace ended at")
 
@@ -718,6 +722,34 @@ def test_e11_a_second_event_of_that_name_is_not_the_systems() -> None:
     again = RuntimeEvent(name="compose-hash", payload=Guest().compose_hash)
 
     assert_fails_only(examine(bundle_of(guest(events=(again,)))), "E11", "2 events 'compose-hash'")
+
+
+def named_only_by_the_host() -> tuple[Simulator, Policy]:
+    """A TD without events, whose MRCONFIGID holds the compose hash that a policy names."""
+    silent = guest(boot_events=())
+    (wanted,) = POLICY.measurements
+    assert isinstance(wanted, TdxMeasurements)
+    named = replace(wanted, app_id=None)
+    return silent, replace(POLICY, measurements=(named,), required_events=frozenset())
+
+
+def test_e11_a_hash_that_only_the_host_chose_names_no_application() -> None:
+    silent, policy = named_only_by_the_host()
+
+    verdict = examine(replace(bundle_of(silent), compose=None), policy=policy)
+
+    assert_fails_only(verdict, "E11", "compose hash none")
+
+
+def test_e11_the_hosts_word_must_not_contradict_the_log() -> None:
+    other = tuple(
+        replace(event, payload=b"o" * 32) if event.name == "compose-hash" else event
+        for event in Guest().all_events
+    )
+
+    verdict = examine(bundle_of(guest(boot_events=other)))
+
+    assert_fails_only(verdict, "E11", "MRCONFIGID names another compose hash")
 
 
 def test_e11_an_app_id_of_another_length() -> None:
