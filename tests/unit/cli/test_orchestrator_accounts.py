@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli import orchestrator
 from orchestrator.crypto import AccountKey
 from orchestrator.encoding import to_ss58
 from orchestrator.journal import Journal
@@ -97,6 +98,24 @@ class TestTrust:
         assert ran.exit_code == 2
         assert "give --yes" in ran.stderr
         assert _distrusted(world, folder) == {1: "ConflictingStatements"}
+
+    @pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"y\n", 0)])
+    def test_somebody_at_a_terminal_is_asked(
+        self,
+        run: Run,
+        world: World,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        answer: bytes,
+        code: int,
+    ) -> None:
+        monkeypatch.setattr(orchestrator, "is_interactive", lambda: True)
+
+        ran = run("orchestrator", "trust", 1, "--folder", folder, stdin=answer)
+
+        assert ran.exit_code == code
+        assert "Believe it again?" in ran.stderr
+        assert len(_distrusted(world, folder)) == code
 
     def test_one_that_is_believed_is_named(self, run: Run, world: World, folder: Path) -> None:
         ran = run("orchestrator", "trust", 2, "--yes", "--folder", folder, "--json")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli import workers
 from orchestrator.config import PREFIX
 from orchestrator.encoding import blake2_256
 from orchestrator.evidence import EvidenceCheck
@@ -134,6 +135,20 @@ def test_nobody_to_ask_allows_no_measurement(run: Run, worker: TeeWorker) -> Non
     assert "give --yes" in ran.document["message"]
     assert len(run("measurements", "list", "--json").document["measurements"]) == 1
     assert len(listed(run)) == 2
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"y\n", 0)])
+def test_somebody_at_a_terminal_is_asked_before_a_measurement_is_allowed(
+    run: Run, worker: TeeWorker, monkeypatch: pytest.MonkeyPatch, answer: bytes, code: int
+) -> None:
+    monkeypatch.setattr(workers, "is_interactive", lambda: True)
+
+    ran = run("workers", "register", worker.url, "--allow-measurement", stdin=answer)
+
+    assert ran.exit_code == code, ran.stderr
+    assert "Allow workers of this measurement?" in ran.stderr
+    assert len(run("measurements", "list", "--json").document["measurements"]) == 2 - code
+    assert len(listed(run)) == 3 - code
 
 
 def test_a_wrong_token_registers_nobody(run: Run, worker: TeeWorker, secret_file: Write) -> None:
@@ -280,6 +295,20 @@ class TestRevoke:
         assert ran.document["revoked"] == [3]
         assert [one["worker"] for one in ran.document["unreadable"]] == [1, 2]
         assert [one["status"] for one in listed(run)] == ["Active", "Active", "Revoked"]
+
+    def test_one_that_was_registered_without_evidence_is_named(
+        self, run: Run, worker: TeeWorker
+    ) -> None:
+        run(
+            *("workers", "register", worker.url, "--unverified"),
+            *("--measurement", MEASUREMENT.hex()),
+        )
+
+        ran = run("workers", "revoke", "--platform", "ab" * 16, "--reason", "stolen", "--json")
+
+        (found,) = [one for one in ran.document["unreadable"] if one["worker"] == 3]
+        assert found["why"] == "it was registered without evidence"
+        assert [one["status"] for one in listed(run)] == ["Active"] * 3
 
     def test_another_machine_revokes_nobody(self, run: Run, worker: TeeWorker) -> None:
         register(run, worker)
