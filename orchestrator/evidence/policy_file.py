@@ -48,6 +48,9 @@ __all__ = ["INTEL", "is_event_name", "load_policy", "load_root", "policy_schema"
 
 INTEL: Final = "intel"
 MAX_POLICY_BYTES: Final = 1 << 20
+# The parser takes time and memory by the square of a dotted key's length; no line of a policy has
+# more than a few dots, and a stranger's policy is in a receipt.
+_MOST_DOTS: Final = 200
 _DAY: Final = 86_400_000
 _UNITS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": _DAY}
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
@@ -266,6 +269,8 @@ def load_policy(data: bytes) -> Policy:
     """
     if len(data) > MAX_POLICY_BYTES:
         raise ConfigError(f"policy: {len(data)} bytes, at most {MAX_POLICY_BYTES}")
+    if max(line.count(b".") for line in data.split(b"\n")) > _MOST_DOTS:
+        raise ConfigError(f"policy: a line has more than {_MOST_DOTS} dots")
     try:
         tables = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:

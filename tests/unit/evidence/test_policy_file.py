@@ -194,6 +194,10 @@ def test_bytes_that_are_no_text_and_files_without_end_are_errors() -> None:
         load_policy(b"\xff")
     with pytest.raises(ConfigError, match="at most 1048576"):
         load_policy(b"#" * (MAX_POLICY_BYTES + 1))
+    # Gigabytes and minutes for the parser, if it got them.
+    for bomb in (b"a" + b".a" * 500_000 + b" = 1", b"[a" + b".a" * 201 + b"]"):
+        with pytest.raises(ConfigError, match="a line has more than 200 dots"):
+            load_policy(bomb)
 
 
 def pem_of(der: bytes) -> str:

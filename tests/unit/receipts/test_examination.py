@@ -1,5 +1,7 @@
 """Each step of examining a receipt: what fails it, what it alone fails, what is left unchecked."""
 
+import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -440,3 +442,32 @@ def test_proving_keeps_what_is_needed_and_no_more(made: Made) -> None:
     assert made.receipt.proof is not None
     assert set(proven.proof.nodes) == set(made.receipt.proof.nodes)
     assert proven.block_hash == made.block
+
+
+def test_no_state_that_somebody_makes_up_raises(own: Made) -> None:
+    """Who names no block can be shown any state at all: it ends as steps, whatever it holds."""
+    source = random.Random(7)
+    contract, keys = own.world.processor.contract, _keys(own)
+    stored = own.chain.cells(contract)
+    outcomes = Counter[str]()
+    for _ in range(500):
+        key = source.choice(keys)
+        cell = bytearray(stored[key])
+        for _ in range(source.choice((1, 1, 2, 20))):
+            cell[source.randrange(len(cell))] = source.randrange(256)
+        own.chain.changes = {
+            key: bytes(cell[: source.choice((len(cell), source.randrange(1, 90)))])
+        }
+        proof = own.chain.prove(contract, keys)
+
+        report = own.examine(replace(own.receipt, proof=proof), trusted_block=None)
+
+        outcomes[", ".join(sorted(failed(report))) or "none"] += 1
+    assert outcomes["storage proof"] > 10
+    assert outcomes["job's row"] > 10
+    assert outcomes["worker's row"] > 5
+
+
+@pytest.mark.parametrize("policy", [b"a=" + b"[" * 50_000, b"a" + b".a" * 50_000 + b"=1"])
+def test_a_policy_that_is_a_bomb_is_refused(simulator: Simulator, policy: bytes) -> None:
+    assert failed(make(simulator, policy).examine()) == {"policy"}
