@@ -236,6 +236,42 @@ def test_lists_of_another_authority_are_not_signed(
     assert not is_signed(changed, [simulator.root_certificate])
 
 
+def test_a_signer_that_the_root_did_not_issue_is_not_believed(
+    served: Collateral, simulator: Simulator
+) -> None:
+    """Anybody can put the root's certificate behind a signer of their own."""
+    stranger = Simulator.create()
+    theirs = stranger.tcb_recovery(now=0).collateral(now=NOW - DAY)
+    chain = stranger.authority.tcb_signer.pem + simulator.root_pem
+
+    for changed in (
+        replace(
+            served,
+            tcb_info=theirs.tcb_info,
+            tcb_info_signature=theirs.tcb_info_signature,
+            tcb_info_issuer_chain=chain,
+        ),
+        replace(
+            served,
+            qe_identity=theirs.qe_identity,
+            qe_identity_signature=theirs.qe_identity_signature,
+            qe_identity_issuer_chain=chain,
+        ),
+        replace(
+            served,
+            pck_crl=theirs.pck_crl,
+            pck_crl_issuer_chain=stranger.authority.platform_ca.pem + simulator.root_pem,
+        ),
+    ):
+        assert not is_signed(changed, [simulator.root_certificate])
+
+
+def test_collateral_ends_with_its_certificates_at_the_latest(simulator: Simulator) -> None:
+    facts = read_facts(simulator.collateral(now=NOW, valid_for=20_000 * DAY))
+
+    assert facts.expires_at == parse_utc("2049-12-31T00:00:00Z") * 1_000
+
+
 # Files.
 
 

@@ -248,6 +248,43 @@ def test_what_is_early_of_another_root_raises_no_alarm(world: TrustWorld) -> Non
     assert (made.level, made.newest_evaluation_number) == (TrustLevel.FINE, 20)
 
 
+def test_what_is_early_and_has_ended_raises_no_alarm(world: TrustWorld) -> None:
+    world.add_worker()
+    now, listed = world.clock(), world.worker(1)
+    ended = world.simulator.collateral(now=now - 2 * DAY, valid_for=DAY)
+    known = KnownWorker(
+        worker=listed,
+        bundle=world.evidence(listed),
+        newest=world.source.collateral(b"q", now=now),
+        early=ended,
+    )
+
+    made = forecast_trust(
+        [known],
+        policy=world.policy,
+        genesis_hash=world.chain.genesis_hash,
+        contract=world.processor.contract,
+        now=now,
+        window=WINDOW,
+    )
+
+    assert made.level is TrustLevel.FINE
+
+
+def test_evidence_has_to_match_the_set_that_the_worker_is_registered_with(
+    world: TrustWorld,
+) -> None:
+    """That another set of the policy matches does not renew it."""
+    world.add_worker()
+    (known,) = world.policy.measurements
+    assert isinstance(known, TdxMeasurements)
+    other = replace(known, name="other", mrtd=bytes(48))
+    world.policy = replace(world.policy, measurements=(known, other))
+    listed = replace(world.worker(1), measurement=other.measurement)
+
+    assert due(forecast(world, worker=listed, window=0)) == ["E09"]
+
+
 def test_a_set_that_the_policy_has_no_more_fails_now(world: TrustWorld) -> None:
     """Another set that matches too does not help: the contract keeps the worker's measurement."""
     world.add_worker()
