@@ -22,6 +22,7 @@ from orchestrator.chain import Cursor
 from orchestrator.chain.url import open_chain
 from orchestrator.cli.demo_children import Child, Children
 from orchestrator.cli.demo_stage import Stage
+from orchestrator.cli.demo_trust import Trust
 from orchestrator.client import JobClient, Submission
 from orchestrator.models import Parameters, TaskInput
 
@@ -70,8 +71,11 @@ def running(
         stage.call(stage.processor.set_parameters(generous), stage.admin)
         workers = [stage.start_worker(place, folder, hold="0s", tasks="echo") for place in (1, 2)]
         limits = ("--jobs-per-day", "1000000", "--bytes-per-day", str(1 << 40))
-        orchestrator = stage.start_orchestrator(workers, (*limits, *options))
-        with stage.job_client(HttpBlobStore(orchestrator.text("listening"))) as client:
+        trust = Trust(stage, workers[0])
+        tokens = {trust.register(one).worker: one.jobs_token for one in workers}
+        orchestrator = stage.start_orchestrator(tokens, (*limits, *options))
+        results = HttpBlobStore(orchestrator.text("listening"))
+        with stage.job_client(results, trust.policy) as client:
             yield System(
                 stage=stage,
                 client=client,

@@ -2,9 +2,10 @@
 `phala-jobs demo`: one confidential job from sealing to the opened result, on real input.
 
 Everything is in a temporary folder: the chain, embedded or a development node of its own, two
-workers and an orchestrator, which run as processes. The first worker is killed while it runs the
-job. What the demo claims it also checks: each claim is an assertion, and one that fails makes the
-exit code 1.
+workers and an orchestrator, which run as processes. The workers are registered by the production
+verifier, on quotes of a simulated platform; the first one is killed while it runs the job. What
+the demo claims it also checks: each claim is an assertion, and one that fails makes the exit code
+1.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ import typer
 from orchestrator.cli.command import command
 from orchestrator.cli.errors import ExitCode
 from orchestrator.cli.session import Session
+from orchestrator.cli.verdicts import SIMULATED
 from orchestrator.errors import ConfigError, Error
 
 NEEDED = ("numpy", "onnxruntime")
@@ -49,7 +51,7 @@ def demo(
         bool, typer.Option("--keep", help="Keep the temporary folder and say where it is.")
     ] = False,
 ) -> None:
-    """Watch one confidential job go through, on real patients; development workers, no TEE."""
+    """Watch one confidential job go through, on real patients; the TEE is simulated."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f"the demo needs {' and '.join(missing)}: pip install 'phala-jobs[demo]'")
@@ -71,9 +73,7 @@ def demo(
     if failed:
         session.output.say("the demo failed: " + "; ".join(f"not so: {name}" for name in failed))
         raise typer.Exit(ExitCode.REFUSED)
-    session.output.say(
-        f"demo: {len(summary.assertions)} assertions hold, {seconds} s; development workers, no TEE"
-    )
+    session.output.say(f"demo: {len(summary.assertions)} assertions hold, {seconds} s; {SIMULATED}")
 
 
 def _node() -> Path:

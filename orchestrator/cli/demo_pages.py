@@ -1,15 +1,44 @@
-"""What the demo shows: one page a step, none longer than a screen."""
+"""What the demo shows, one page a step, none longer than a screen; and what it asserts."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.output import Output, printable
+from orchestrator.cli.output import Document, JsonValue, Output, printable
+from orchestrator.cli.verdicts import COLUMNS, SIMULATED
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-NO_TEE = "development worker, no TEE"
+    from orchestrator.evidence import Verdict
+
+DETAIL_CHARACTERS = 44
+# What a verdict's table needs beside the details: codes, checks, outcomes and the gaps.
+_VERDICT_CHARACTERS = 58
+
+
+@dataclass
+class Summary:
+    """What was asserted, figures of the run, and the workers' verdicts in full."""
+
+    assertions: dict[str, bool] = field(default_factory=dict)
+    figures: dict[str, str | int] = field(default_factory=dict)
+    verdicts: list[JsonValue] = field(default_factory=list)
+
+    def check(self, name: str, passed: bool) -> None:
+        """Note an assertion."""
+        self.assertions[name] = passed
+
+    def document(self) -> Document:
+        """The summary as one JSON document."""
+        return {
+            "tee": SIMULATED,
+            "passed": all(self.assertions.values()),
+            "assertions": self.assertions,
+            **self.figures,
+            "verdicts": self.verdicts,
+        }
 
 
 class Pages:
@@ -25,10 +54,10 @@ class Pages:
         self._number += 1
         heading = f"{self._number}. {title}"
         if self._console is None:
-            self._output.say(f"{heading} ({NO_TEE})")
+            self._output.say(f"{heading} ({SIMULATED})")
             return
         self._console.print()
-        self._console.rule(f"[bold]{heading}[/bold]  [dim]{NO_TEE}[/dim]", align="left")
+        self._console.rule(f"[bold]{heading}[/bold]  [dim]{SIMULATED}[/dim]", align="left")
 
     def say(self, text: str) -> None:
         """Print a sentence."""
@@ -54,6 +83,18 @@ class Pages:
             table.add_row(*(escape(printable(str(cell))) for cell in row))
         self._print(table)
 
+    def verdict(self, verdict: "Verdict") -> None:
+        """Print all checks, a line each: of the details as much as the line has room for."""
+        width = 0 if self._console is None else self._console.width
+        room = max(DETAIL_CHARACTERS // 2, width - _VERDICT_CHARACTERS)
+        self.table(
+            COLUMNS,
+            (
+                (f.check.value, f.check.title, f.outcome.value, shortened(f.detail, room))
+                for f in verdict.findings
+            ),
+        )
+
     def _print(self, table: "Table") -> None:
         if self._console is not None:
             self._console.print(table)
@@ -67,3 +108,8 @@ def excerpt(data: bytes, length: int = 20) -> str:
 def short(data: bytes) -> str:
     """A hash or key, short enough for a table."""
     return f"0x{data[:6].hex()}...{data[-4:].hex()}"
+
+
+def shortened(text: str, length: int = DETAIL_CHARACTERS) -> str:
+    """The beginning of *text*, if it is longer than that."""
+    return text if len(text) <= length else text[: length - 3] + "..."

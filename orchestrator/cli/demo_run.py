@@ -1,23 +1,16 @@
 """The demo's steps, in order, and what each of them asserts."""
 
 import contextlib
-import json
-import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.attestation import (
-    AttestationFile,
-    attestation_file_of,
-    dump_attestation_file,
-)
 from orchestrator.blobs.http import HttpBlobStore
 from orchestrator.cli.costs import planck
-from orchestrator.cli.demo_children import Child, Children, command_line, environment
-from orchestrator.cli.demo_pages import NO_TEE, Pages, excerpt, short
+from orchestrator.cli.demo_children import Child, Children
+from orchestrator.cli.demo_offline import verify_files, write_files
+from orchestrator.cli.demo_pages import Pages, Summary, excerpt, short
 from orchestrator.cli.demo_patients import (
     MODEL,
     PART_BYTES,
@@ -28,45 +21,23 @@ from orchestrator.cli.demo_patients import (
     predictions,
     search_apart,
 )
-from orchestrator.cli.demo_stage import MEASUREMENT, Balances, RegisteredWorker, Stage
-from orchestrator.cli.output import Document, Output, shown_time
+from orchestrator.cli.demo_stage import Balances, Stage, StartedWorker
+from orchestrator.cli.demo_trust import RegisteredWorker, register, write_policy
+from orchestrator.cli.output import Output, shown_time
 from orchestrator.encoding import blake2_256, to_ss58
 from orchestrator.errors import RefusedError, WaitTimeoutError
-from orchestrator.keystore.private_files import write_new_file
-from orchestrator.models import InlinePayload, Job, JobId, JobStatus, TaskInput
+from orchestrator.models import InlinePayload, Job, JobId, JobStatus, TaskInput, WorkerId
 from orchestrator.workers import JobKey
 
 if TYPE_CHECKING:
     from orchestrator.client import JobClient, Result
+    from orchestrator.evidence import Verdict
 
 TASK = "onnx"
 WAIT_SECONDS = 40.0
-COMMAND_SECONDS = 30.0
-DETAIL_CHARACTERS = 44
 TTL_MS = 600_000
 # Longer than everything else: the first worker is killed while it holds the job.
 HOLD = "120s"
-
-
-@dataclass
-class Summary:
-    """What was asserted, and figures of the run."""
-
-    assertions: dict[str, bool] = field(default_factory=dict)
-    figures: dict[str, str | int] = field(default_factory=dict)
-
-    def check(self, name: str, passed: bool) -> None:
-        """Note an assertion."""
-        self.assertions[name] = passed
-
-    def document(self) -> Document:
-        """The summary as one JSON document."""
-        return {
-            "tee": f"none: {NO_TEE}",
-            "passed": all(self.assertions.values()),
-            "assertions": self.assertions,
-            **self.figures,
-        }
 
 
 class Run:
@@ -91,23 +62,30 @@ class Run:
         return self.summary
 
     def _play(self, stage: Stage, patients: Patients) -> None:
-        workers = self._start_workers(stage, patients)
+        started = self._start_workers(stage, patients)
+        trust = write_policy(stage, started[0], self.pages)
+        workers = register(trust, started, self.pages, self.summary)
         orchestrator = self._start_orchestrator(stage, workers)
+        verdicts: dict[WorkerId, Verdict] = {}
         with (
             contextlib.closing(HttpBlobStore(orchestrator.text("listening"))) as results,
-            stage.job_client(results) as client,
+            stage.job_client(
+                results,
+                trust.policy,
+                lambda worker, verdict: verdicts.__setitem__(worker.worker, verdict),
+            ) as client,
         ):
             before = stage.balances()
-            job_id = self._submit(stage, client, workers, patients)
-            self._kill(stage, workers[0], job_id)
+            job_id = self._submit(stage, client, workers, patients, verdicts)
+            self._kill(stage, workers[0].process, job_id)
             job = self._wait(stage, client, workers, job_id)
             result = client.result(job_id)
             self._show_result(result, patients)
             self._show_views(workers, job, result, patients)
-            file = _attestation_file(stage, job_id, result)
+            files = write_files(stage, trust.evidence_folder, job, result)
             if stage.is_node:
                 self._show_costs(stage, client, job_id, before)
-        self._verify_offline(file, workers[1], result)
+        verify_files(files, self.pages, self.summary)
 
     def _deploy(self, children: Children) -> Stage:
         self.pages.step("A chain, and the contract on it")
@@ -128,29 +106,32 @@ class Run:
         )
         return stage
 
-    def _start_workers(self, stage: Stage, patients: Patients) -> list[RegisteredWorker]:
-        self.pages.step("Two workers, registered on their own word")
+    def _start_workers(self, stage: Stage, patients: Patients) -> list[StartedWorker]:
+        self.pages.step("Two workers on a simulated TEE platform")
         workers = [
             stage.start_worker(1, patients.folder, hold=HOLD),
             stage.start_worker(2, patients.folder, hold="0s"),
         ]
         self.pages.table(
-            ("worker", "process", "address", "folder", "measurement"),
+            ("worker", "process", "address", "folder"),
             (
-                (w.worker, w.child.process.pid, w.url, w.folder.name, short(MEASUREMENT))
-                for w in workers
+                (number, one.child.process.pid, one.url, one.folder.name)
+                for number, one in enumerate(workers, start=1)
             ),
         )
         self.pages.say(
-            "Each signed that it owns its keys. Nothing proves where the keys are: no TEE."
+            "Each is on nobody's list yet. The platform is a folder with a vendor's keys"
         )
+        self.pages.say("and a machine: its quotes have Intel's format, and anybody can make them.")
         self.pages.say(f"Worker 1 has the developer option --hold {HOLD}, so that it can be caught")
         self.pages.say("in the middle of the job.")
         return workers
 
     def _start_orchestrator(self, stage: Stage, workers: list[RegisteredWorker]) -> Child:
         self.pages.step("An orchestrator, for this owner's jobs alone")
-        orchestrator = stage.start_orchestrator(workers)
+        orchestrator = stage.start_orchestrator(
+            {one.worker: one.process.jobs_token for one in workers}
+        )
         self.pages.facts(
             {
                 "process": orchestrator.process.pid,
@@ -167,6 +148,7 @@ class Run:
         client: "JobClient",
         workers: Sequence[RegisteredWorker],
         patients: Patients,
+        verdicts: "dict[WorkerId, Verdict]",
     ) -> JobId:
         self.pages.step("Real patients, sealed to both and submitted")
         parameters: dict[str, object] = {"model": MODEL, "model_hash": patients.model_hash.hex()}
@@ -181,8 +163,15 @@ class Run:
             "the sealed payload holds no part of the input",
             not contains_part(sealed, patients.table),
         )
+        verified = sorted(w for w, verdict in verdicts.items() if verdict.evidence is not None)
+        self.summary.check(
+            "the owner verified both workers' evidence itself, and trusted no node",
+            verified == [worker.worker for worker in workers],
+        )
         self.pages.facts(
             {
+                "sealed to": f"workers {', '.join(map(str, verified))}; the owner verified their"
+                " evidence, and trusts no node",
                 "input": f"{len(patients.diagnoses)} held-out patients, 30 measurements each",
                 "source": SOURCE,
                 "first line": patients.table.splitlines()[1].decode()[:64] + "...",
@@ -193,7 +182,7 @@ class Run:
         )
         return job_id
 
-    def _kill(self, stage: Stage, worker: RegisteredWorker, job_id: JobId) -> None:
+    def _kill(self, stage: Stage, worker: StartedWorker, job_id: JobId) -> None:
         self.pages.step("The first worker is killed during the job")
         key = JobKey(
             genesis=stage.chain.genesis_hash,
@@ -283,7 +272,7 @@ class Run:
         places = {
             "the chain's files": sorted(self.folder.glob("chain.db*")) or [self.folder / "node"],
             "the orchestrator's folder": [self.folder / "orchestrator"],
-            "the workers' folders": [w.folder for w in workers],
+            "the workers' folders": [w.process.folder for w in workers],
             "the processes' logs": sorted(self.folder.glob("*.log")),
         }
         found = search_apart(places, secrets)
@@ -297,7 +286,7 @@ class Run:
                 ("the orchestrator", f"result {excerpt(result.envelope)}"),
                 ("worker 1", "the plaintext, in memory; killed before it signed anything"),
                 ("worker 2", "the plaintext, in memory, while it ran; in a TEE it alone."),
-                ("", "This is a development worker, no TEE: its host could look."),
+                ("", "This one only simulates one: its host could look."),
                 ("the owner", patients.table.splitlines()[1].decode()[:48] + "..."),
                 ("", result.output[:60].decode("utf-8", "replace") + "..."),
             ),
@@ -347,53 +336,6 @@ class Run:
             }
         )
 
-    def _verify_offline(
-        self, file: AttestationFile, worker: RegisteredWorker, result: "Result"
-    ) -> None:
-        self.pages.step("Anybody can verify it, without any chain")
-        good, bad = self.folder / "attestation.json", self.folder / "tampered.json"
-        sealed = self.folder / "result.sealed"
-        write_new_file(sealed, result.envelope)
-        write_new_file(good, dump_attestation_file(file).encode())
-        write_new_file(bad, dump_attestation_file(_tampered(file)).encode())
-        key = "0x" + file.worker.signing_key.key.hex()
-        accepted = self._run_verify(good, key, sealed)
-        refused = self._run_verify(bad, key, sealed)
-        self.summary.check("verify accepts the finished job offline", accepted.returncode == 0)
-        self.summary.check("verify refuses a tampered copy", refused.returncode == 1)
-        self.pages.say(
-            "$ phala-jobs verify attestation.json --accept-key KEY --result result.sealed"
-        )
-        self.pages.say(f"  KEY: {key}")
-        checks = json.loads(accepted.stdout).get("checks", [])
-        self.pages.table(
-            ("  check", "outcome", "detail"),
-            (
-                (f"  {row['check']}", row["outcome"], _shortened(str(row["detail"])))
-                for row in checks
-            ),
-        )
-        self.pages.say(f"  {accepted.stderr.strip()} (exit code {accepted.returncode})")
-        self.pages.say("$ phala-jobs verify tampered.json      # with another result hash")
-        self.pages.say(f"  {_shortened(refused.stderr.strip())} (exit code {refused.returncode})")
-        again = "phala-jobs demo --chain node" if self.node else "phala-jobs demo"
-        self.pages.say(f"To repeat it: {again}; --keep leaves the files.")
-        self.pages.say(f"Worker {worker.worker} is a {NO_TEE}: what is proven is its key, no more.")
-
-    def _run_verify(self, path: Path, key: str, sealed: Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command_line(["verify", path, "--accept-key", key, "--result", sealed, "--json"]),
-            env=environment(self.folder),
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= DETAIL_CHARACTERS else text[: DETAIL_CHARACTERS - 3] + "..."
-
 
 def _job(stage: Stage, job_id: JobId) -> Job:
     job = stage.chain.read(stage.processor.get_job(job_id))
@@ -425,24 +367,3 @@ def _history(stage: Stage, job: Job) -> list[tuple[str, int, str]]:
             words += f", worker {event.statement['worker']}"
         rows.append((event.name, raw.block.timestamp - job.created_at, words))
     return rows
-
-
-def _attestation_file(stage: Stage, job_id: JobId, result: "Result") -> AttestationFile:
-    attestation = stage.chain.read(stage.processor.get_attestation(job_id))
-    if attestation is None:
-        raise RefusedError("DemoFailed", f"job {job_id} has no attestation")
-    return attestation_file_of(
-        genesis_hash=stage.chain.genesis_hash,
-        contract=stage.contract,
-        job=_job(stage, job_id),
-        worker=result.worker,
-        completion=result.completion,
-        recorded_at=attestation.timestamp,
-    )
-
-
-def _tampered(file: AttestationFile) -> AttestationFile:
-    """The file with another result in it."""
-    return replace(
-        file, completion=replace(file.completion, result_hash=blake2_256(b"another result"))
-    )

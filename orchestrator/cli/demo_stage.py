@@ -7,24 +7,25 @@ Everything here is done as the commands do it; the accounts are made for one run
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.blobs import BlobStore
+from orchestrator.blobs.http import HttpBlobStore
 from orchestrator.chain import Block
 from orchestrator.chain.bundle import Bundle, load_bundle
 from orchestrator.chain.devnode import DevNode
 from orchestrator.chain.processor import JobProcessor
 from orchestrator.chain.url import open_chain
 from orchestrator.cli.demo_children import Child, Children
-from orchestrator.cli.workers import ask_registration
 from orchestrator.crypto.accounts import generate_mnemonic
 from orchestrator.crypto.keys import AccountKey, OwnerSecret
-from orchestrator.encoding import blake2_256, to_ss58
+from orchestrator.encoding import to_ss58
 from orchestrator.keystore.private_files import write_new_file
-from orchestrator.models import Parameters, Role, WorkerId
+from orchestrator.models import Parameters, Role, Worker, WorkerId
+from orchestrator.simulator import create_simulator
 from orchestrator.worker import TokenList, TokenScope
 from orchestrator.workers import JobKey, WorkerJobState
 from orchestrator.workers.http import HttpWorkerClient
@@ -32,25 +33,24 @@ from orchestrator.workers.http import HttpWorkerClient
 if TYPE_CHECKING:
     from orchestrator.chain import ContractCall, Deployment, Receipt
     from orchestrator.client import JobClient
+    from orchestrator.evidence import Policy, Verdict
 
 T = TypeVar("T")
 
-MEASUREMENT = blake2_256(b"phala-jobs demo: development workers, no TEE")
-REGISTERED_FOR_MS = 86_400_000
 RUNNING_SECONDS = 30.0
 # Final a second after it is made, so that waiting for finality is there to be seen.
 FINALITY = ("--finalize-delay-sec", "1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegisteredWorker:
-    """A worker process and what the contract calls it."""
+class StartedWorker:
+    """A worker process, and the tokens of those who may use it."""
 
-    worker: WorkerId
     url: str
     child: Child
     folder: Path
     jobs_token: str
+    registration_token: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +74,11 @@ class Balances:
 
 class Stage:
     """
-    The folder, the chain, the contract, the accounts; leaving it ends the chain.
+    The folder, the chain, the contract, the accounts, a simulated TEE platform.
 
     With *node*, the program of a development node, the chain is a real one, its data in the
-    folder and the accounts those that have money there; else it is the embedded one.
+    folder and the accounts those that have money there; else it is the embedded one. `close` ends
+    it.
     """
 
     def __init__(
@@ -120,19 +121,21 @@ class Stage:
             draft.new(self.chain.genesis_hash, Parameters()),
             signer=self.admin,
         )
-        self._note("deploy the contract", deployed, started)
+        self.note("deploy the contract", deployed, started)
         self.contract = deployed.contract
         self.processor = JobProcessor(deployed.contract, self.bundle)
         self.call(self.processor.grant_role(self.registrar.account_id, Role.REGISTRAR), self.admin)
         self.call(self.processor.grant_role(self.operator.account_id, Role.OPERATOR), self.admin)
-        self.call(self.processor.allow_measurement(MEASUREMENT), self.registrar)
+        self.simulator = self.folder / "simulator"
+        create_simulator(self.simulator)
 
     def _account(self, uri: str) -> tuple[AccountKey, str]:
         """An account and what spells it: new, or on a node the one that has money there."""
         phrase = uri if self.is_node else generate_mnemonic()
         return AccountKey.from_uri(phrase), phrase
 
-    def _note(self, what: str, done: "Receipt[T] | Deployment", started: float) -> None:
+    def note(self, what: str, done: "Receipt[T] | Deployment", started: float) -> None:
+        """Note a call that began at *started* of the monotonic clock, and is final now."""
         seconds = time.monotonic() - started
         self.steps.append(
             Step(what=what, block=done.block, fee=done.fee, deposit=done.deposit, seconds=seconds)
@@ -165,13 +168,13 @@ class Stage:
         """Make a call."""
         started = time.monotonic()
         receipt = self.chain.call(call, signer=signer)
-        self._note(call.label, receipt, started)
+        self.note(call.label, receipt, started)
         return receipt
 
     def start_worker(
         self, number: int, models: Path, *, hold: str, tasks: str = "onnx"
-    ) -> RegisteredWorker:
-        """Start a worker process, and register it on its own word."""
+    ) -> StartedWorker:
+        """Start a worker process on the simulated platform; it is on no list yet."""
         folder = self.folder / f"worker-{number}"
         tokens = TokenList(folder)
         now = time.time_ns() // 1_000_000
@@ -183,33 +186,25 @@ class Stage:
                 *("worker", "run", "--json"),
                 *("--chain", self.chain_url, "--contract", self.contract_name),
                 *("--folder", folder, "--listen", "127.0.0.1:0"),
+                *("--evidence", f"simulated:{self.simulator}"),
                 *("--models", models, "--tasks", tasks, "--hold", hold),
             ],
         )
-        url = child.text("listening")
-        registration, possession = asyncio.run(
-            ask_registration(
-                url,
-                token=registration_token,
-                genesis_hash=self.chain.genesis_hash,
-                contract=self.contract,
-                measurement=MEASUREMENT,
-                valid_until=self.chain.now() + REGISTERED_FOR_MS,
-            )
-        )
-        call = self.processor.register_worker(registration, possession)
-        worker = self.call(call, self.registrar).value
-        return RegisteredWorker(
-            worker=worker, url=url, child=child, folder=folder, jobs_token=jobs_token
+        return StartedWorker(
+            url=child.text("listening"),
+            child=child,
+            folder=folder,
+            jobs_token=jobs_token,
+            registration_token=registration_token,
         )
 
     def start_orchestrator(
-        self, workers: list[RegisteredWorker], options: Sequence[str] = ()
+        self, tokens_of: Mapping[WorkerId, str], options: Sequence[str] = ()
     ) -> Child:
-        """Start the orchestrator process, for one owner's jobs alone."""
+        """Start the orchestrator process, with each worker's token, for one owner's jobs alone."""
         account, tokens = self.folder / "operator", self.folder / "tokens.toml"
         write_new_file(account, self._operator_phrase.encode("ascii"))
-        lines = [f'{worker.worker} = "{worker.jobs_token}"\n' for worker in workers]
+        lines = [f'{worker} = "{token}"\n' for worker, token in tokens_of.items()]
         write_new_file(tokens, "".join(lines).encode("ascii"))
         return self.children.start(
             "orchestrator",
@@ -223,8 +218,18 @@ class Stage:
             ],
         )
 
-    def job_client(self, results: BlobStore) -> "JobClient":
-        """The owner's client; it gets results from this store alone."""
+    def job_client(
+        self,
+        results: BlobStore,
+        policy: "Policy",
+        on_verdict: "Callable[[Worker, Verdict], None]" = lambda _, __: None,
+    ) -> "JobClient":
+        """
+        The owner's client, which trusts no node.
+
+        It seals to keys out of evidence that it verified itself, which it asks the workers for. It
+        gets results from this store alone.
+        """
         from orchestrator.client import JobClient
 
         return JobClient(
@@ -233,11 +238,19 @@ class Stage:
             account=self.owner,
             secret=self.owner_secret,
             state_dir=self.folder / "owner",
-            trusted_node=True,
+            trusted_node=False,
+            policy=policy,
+            on_verdict=on_verdict,
             blob_sources=[results],
+            worker_blobs=self._blobs_of,
         )
 
-    def wait_until_running(self, worker: RegisteredWorker, key: JobKey) -> bool:
+    def _blobs_of(self, worker: Worker) -> HttpBlobStore:
+        store = HttpBlobStore(worker.endpoint.decode("ascii"))
+        self._ending.callback(store.close)
+        return store
+
+    def wait_until_running(self, worker: StartedWorker, key: JobKey) -> bool:
         """Whether the worker came to say `running` of the job, in time."""
         return asyncio.run(_says_running(worker.url, key))
 

@@ -52,16 +52,22 @@ def test_every_assertion_of_the_demo_holds(environment: dict[str, str], tmp_path
     assert process.returncode == 0, stderr
     summary = json.loads(stdout)
     assert summary["passed"] is True
-    assert len(summary["assertions"]) == 12
+    assert len(summary["assertions"]) == 19
+    for verdict in summary["verdicts"]:
+        assert [check["outcome"] for check in verdict["checks"]] == ["passed"] * 14
+        assert verdict["accepted"] is verdict["simulated"] is True
+    assert [verdict["worker"] for verdict in summary["verdicts"]] == [1, 2]
     assert summary["recorded_worker"] == 2
     assert summary["status"] == "Processed"
     assert summary["patients"] == 20
     assert summary["right"] >= 19
     assert summary["seconds"] < LIMIT_SECONDS
-    assert summary["tee"] == "none: development worker, no TEE"
+    assert summary["tee"] == "simulated: proves no TEE"
     assert _processes_of(tmp_path) == []
     (kept,) = tmp_path.glob("phala-jobs-demo-*")
     assert (kept / "attestation.json").is_file()
+    assert (kept / "policy.toml").is_file()
+    assert (kept / "receipt.json").is_file()
 
 
 @pytest.mark.slow
@@ -76,7 +82,8 @@ def test_every_assertion_of_the_demo_holds_on_a_node(
     assert process.returncode == 0, stderr
     summary = json.loads(stdout)
     assert summary["passed"] is True
-    assert len(summary["assertions"]) == 13
+    assert len(summary["assertions"]) == 20
+    assert summary["assertions"]["verify accepts the receipt offline, by a trusted block"] is True
     assert summary["status"] == "Processed"
     assert 0 < summary["operator_paid_planck"] < summary["owner_paid_planck"]
     assert summary["block"] == 9

@@ -100,5 +100,5 @@ def test_the_demo_runs_from_the_installed_wheel(
 
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     shown = outcome.stdout + outcome.stderr
-    assert "development worker, no TEE" in shown
+    assert "simulated: proves no TEE" in shown
     assert "malignant" in shown

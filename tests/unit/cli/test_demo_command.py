@@ -1,6 +1,7 @@
 """`demo`: what it shows, and that a claim that does not hold ends it with 1."""
 
 import importlib.util
+import json
 import shutil
 import signal
 import socket
@@ -17,9 +18,9 @@ import pytest
 
 from orchestrator.chain.bundle import load_bundle
 from orchestrator.chain.embedded import EmbeddedChain
-from orchestrator.cli import demo, demo_children, demo_run, demo_stage, output
+from orchestrator.cli import demo, demo_children, demo_offline, demo_run, demo_stage, output
 from orchestrator.cli.demo_children import Children
-from orchestrator.cli.demo_pages import NO_TEE, Pages, excerpt, short
+from orchestrator.cli.demo_pages import Pages, Summary, excerpt, short, shortened
 from orchestrator.cli.demo_patients import (
     PART_BYTES,
     contains_part,
@@ -27,6 +28,7 @@ from orchestrator.cli.demo_patients import (
     search_apart,
 )
 from orchestrator.cli.output import Output
+from orchestrator.cli.verdicts import SIMULATED
 from orchestrator.errors import Error, RefusedError, WaitTimeoutError
 from orchestrator.models import JobStatus
 from orchestrator.testing.chain import LocalAccount
@@ -51,7 +53,7 @@ def _processes_of(folder: str) -> list[str]:
     return found
 
 
-def test_the_demo_shows_nine_pages_and_every_assertion_holds(
+def test_the_demo_shows_twelve_pages_and_every_assertion_holds(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix: str(_made(tmp_path / prefix)))
@@ -61,13 +63,19 @@ def test_the_demo_shows_nine_pages_and_every_assertion_holds(
     ran = run("demo")
 
     assert ran.exit_code == 0, ran.stderr
-    pages = ran.stdout.split(NO_TEE + " ─")
-    assert len(pages) == 10
+    pages = ran.stdout.split(SIMULATED + " ─")
+    assert len(pages) == 13
     for page in pages:
         assert page.count("\n") <= LINES, page
         assert max(map(len, page.splitlines())) <= COLUMNS, page
     for words in (
-        "5. The first worker is killed during the job",
+        "the simulator's, not Intel's; simulated: proves no TEE",
+        "4. The registrar verifies quotes, and registers",
+        "E14   keys not revoked, expired or another's  passed   nobody's yet",
+        "Worker 2: 14 of 14 passed; registered, evidence 0x",
+        "if the policy allows Intel's root alone: refused by E02.",
+        "workers 1, 2; the owner verified their evidence, and trusts no node",
+        "7. The first worker is killed during the job",
         "worker 1 said     running",
         "JobProcessed",
         "recorded worker     2",
@@ -78,9 +86,14 @@ def test_the_demo_shows_nine_pages_and_every_assertion_holds(
         "true diagnosis",
         "job 1: worker 2 signed this result; not signed, so not proven offline:",
         "error: NotVerified: signature: BadSignatu... (exit code 1)",
+        "E01 to E14           passed       12 of 14; E13 not checked, E14 not checked",
+        "could not tell (exit code 3)",
+        "An embedded chain proves nothing of its storage",
     ):
         assert words in ran.stdout, words
-    assert "demo: 12 assertions hold" in ran.stderr
+    assert "development worker, no TEE" not in ran.stdout + ran.stderr
+    assert "demo: 19 assertions hold" in ran.stderr
+    assert ran.stderr.endswith(f" s; {SIMULATED}\n")
     assert list(tmp_path.glob("phala-jobs-demo-*")) == []
     assert _processes_of(str(tmp_path)) == []
 
@@ -94,7 +107,7 @@ def _made(path: Path) -> Path:
 def test_a_claim_that_does_not_hold_ends_the_demo_with_1(
     run: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
-    summary = demo_run.Summary(assertions={"one": True, "two": False}, figures={"job_id": 1})
+    summary = Summary(assertions={"one": True, "two": False}, figures={"job_id": 1})
     monkeypatch.setattr(demo_run.Run, "play", lambda _: summary)
 
     ran = run("demo", *words)
@@ -104,11 +117,11 @@ def test_a_claim_that_does_not_hold_ends_the_demo_with_1(
     if words:
         assert ran.document["passed"] is False
         assert ran.document["assertions"] == {"one": True, "two": False}
-        assert ran.document["tee"] == f"none: {NO_TEE}"
+        assert ran.document["tee"] == SIMULATED
 
 
 def test_the_folder_is_kept_when_asked_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_run.Run, "play", lambda _: demo_run.Summary())
+    monkeypatch.setattr(demo_run.Run, "play", lambda _: Summary())
 
     ran = run("demo", "--keep")
 
@@ -279,6 +292,81 @@ def test_a_job_that_is_never_processed_fails_the_demo(tmp_path: Path) -> None:
         demo_run.Run(Output(as_json=True), tmp_path, None)._wait(None, Client(), [], 1)  # type: ignore[arg-type]  # stands for the real ones
 
 
+def _receipt_steps(**outcomes: str) -> list[dict[str, str]]:
+    names = ("canonical form", "signature", "block", "evidence", "E09 measurements", "E14 keys")
+    return [
+        {"step": name, "outcome": outcomes.get(name.split()[0], "passed"), "detail": "as said"}
+        for name in names
+    ]
+
+
+NO_BLOCK = {"block": "not checked", "E14": "not checked"}
+
+
+@pytest.mark.parametrize(
+    ("block", "code", "outcomes", "holds"),
+    [
+        (b"\x11" * 32, 0, {}, True),
+        (b"\x11" * 32, 3, NO_BLOCK, False),
+        (b"\x11" * 32, 1, {"E09": "failed"}, False),
+        (None, 3, NO_BLOCK, True),
+        (None, 0, {}, False),  # nobody can tell, so saying that all is well is a fault
+        (None, 3, {**NO_BLOCK, "E09": "not checked"}, False),
+        (None, 3, {**NO_BLOCK, "evidence": "not checked"}, False),
+        (None, 1, {**NO_BLOCK, "E09": "failed"}, False),
+    ],
+)
+def test_a_receipt_holds_with_what_its_chain_can_prove(
+    tmp_path: Path, block: bytes | None, code: int, outcomes: dict[str, str], holds: bool
+) -> None:
+    files = demo_offline.Files(folder=tmp_path, job_id=1, key=bytes(33), block=block)
+    stdout = json.dumps({"steps": _receipt_steps(**outcomes)})
+    good = demo_offline._Done(code=code, stdout=stdout, words="said")
+    bad = demo_offline._Done(code=0, stdout="{}", words="said")
+    summary = Summary()
+
+    demo_offline._show_receipt(files, Pages(Output(as_json=True)), summary, good, bad)
+
+    *_, told, refused = summary.assertions.values()
+    assert told is holds
+    assert refused is False  # the tampered one was accepted
+
+
+def test_a_line_for_many_steps_fails_with_one_of_them() -> None:
+    lines = demo_offline._grouped(_receipt_steps(E09="failed", E14="not checked"))
+
+    assert lines == [
+        ("  canonical form", "passed", "as said"),
+        ("  the checks above", "passed", "1 of 1"),
+        ("  block", "passed", "as said"),
+        ("  evidence", "passed", "as said"),
+        ("  E01 to E14", "failed", "0 of 2; E09 failed, E14 not checked"),
+    ]
+
+
+def test_a_receipt_that_is_not_made_fails_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = "import sys; sys.exit('error: no')"
+    monkeypatch.setattr(demo_offline, "command_line", lambda _: [sys.executable, "-c", program])
+    monkeypatch.setattr(demo_offline, "_attestation_file", lambda *_: None)
+    monkeypatch.setattr(demo_offline, "_tampered", lambda _: None)
+    monkeypatch.setattr(demo_offline, "dump_attestation_file", lambda _: "")
+    stage = SimpleNamespace(folder=tmp_path, chain_url="local:x", contract_name="5x")
+
+    with pytest.raises(RefusedError, match="DemoFailed: no receipt: error: no"):
+        demo_offline.write_files(stage, tmp_path, SimpleNamespace(job_id=1), None)  # type: ignore[arg-type]  # stand for the real ones
+
+
+def test_a_job_without_an_attestation_fails_the_demo() -> None:
+    chain = SimpleNamespace(read=lambda _: None)
+    processor = SimpleNamespace(get_attestation=lambda _: None)
+    stage = SimpleNamespace(chain=chain, processor=processor)
+
+    with pytest.raises(RefusedError, match="job 1 has no attestation"):
+        demo_offline._attestation_file(stage, SimpleNamespace(job_id=1), None)  # type: ignore[arg-type]  # stand for the real ones
+
+
 def test_parts_of_a_secret_are_found_wherever_they_are(tmp_path: Path) -> None:
     secret = bytes(range(100))
     (tmp_path / "inner").mkdir()
@@ -328,12 +416,14 @@ def test_pages_are_silent_with_json_but_for_their_titles(
 
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == f"1. A title ({NO_TEE})\n"
+    assert captured.err == f"1. A title ({SIMULATED})\n"
 
 
 def test_excerpts_say_that_they_are_some() -> None:
     assert excerpt(b"\x01\x02", 2) == "0102"
     assert excerpt(b"\x01\x02\x03", 2) == "0102 ..."
+    assert shortened("1234567", 6) == "123..."
+    assert shortened("123456", 6) == "123456"
     assert short(bytes(range(32))) == "0x000102030405...1c1d1e1f"
 
 
