@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from orchestrator.chain import url
 from orchestrator.chain.embedded import EmbeddedChain
 from orchestrator.config import PREFIX
 from orchestrator.encoding import to_ss58
+from orchestrator.evidence import dump_bundle, load_bundle
 from orchestrator.simulator import Simulator
 from tests.unit.receipts.proving_chain import ProvingChain
 from tests.unit.receipts.world import (
@@ -264,6 +265,28 @@ def test_evidence_and_policy_may_be_given_as_files(run: Run, embedded: Place) ->
     assert other_evidence.exit_code == 2
     assert "not what worker 1 is registered with" in other_evidence.stderr
     assert written.exit_code == 0, written.stderr
+
+
+def test_evidence_that_names_no_policy_is_nobody_s_registration(
+    run: Run, home: Path, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, chain = policy_text(simulator).encode(), LastingChain()
+    monkeypatch.setattr(url, "open_chain", lambda *_, **__: chain)
+    complete = evidence_from(simulator, chain, policy)
+    world = make_receipt_world(
+        chain,
+        measurement=simulator.guest.measurements().measurement,
+        evidence_of=lambda *given: dump_bundle(
+            replace(load_bundle(complete(*given)), policy_hash=None)
+        ),
+    )
+    place = settle(world, "ws://node", policy, tmp_path, monkeypatch)
+
+    refused = run("receipt", 1)
+
+    assert refused.exit_code == 1
+    assert "NoPolicy" in refused.stderr
+    assert not place.path.exists()
 
 
 def test_what_would_not_be_accepted_is_not_written(run: Run, proving: Place) -> None:

@@ -24,12 +24,14 @@ class ProvingChain(MirrorChain):
     def __init__(self) -> None:
         super().__init__(b"\x67" * 32, time=START)
         self.changes: dict[bytes, bytes] = {}
+        self.record: bytes | None = None
+        self.has_time = True
         self.code: bytes | None = None
 
     def prove(
         self, contract: bytes, cells: Sequence[bytes], *, number: int | None = None
     ) -> StorageProof:
-        """Prove what is stored now; `changes` and `code` are what it lies about."""
+        """Prove what is stored now; the attributes are what it lies about."""
         head = self.finalized_head()
         stored = self.cells(contract) | self.changes
         child = BuiltTrie.of({cell_key(key): value for key, value in stored.items()})
@@ -37,9 +39,12 @@ class ProvingChain(MirrorChain):
         assert code_hash is not None
         keys = [contract_info_key(contract), child_root_key(TRIE_ID), NOW_KEY]
         now = head.timestamp.to_bytes(8, "little")
-        values = [compact(len(TRIE_ID)) + TRIE_ID + code_hash + bytes(40), child.root, now]
+        record = self.record or compact(len(TRIE_ID)) + TRIE_ID + code_hash + bytes(40)
+        entries = dict(zip(keys, [record, child.root, now], strict=True))
+        if not self.has_time:
+            del entries[NOW_KEY]
         others = {digest(bytes([n])): bytes([n]) * n for n in range(200)}
-        main = BuiltTrie.of(others | dict(zip(keys, values, strict=True)))
+        main = BuiltTrie.of(others | entries)
         trie = StorageTrie([*{*main.items.values(), *child.items.values()}])
         for key in keys:
             trie.get(main.root, key)

@@ -1,5 +1,6 @@
 """Each step of examining a receipt: what fails it, what it alone fails, what is left unchecked."""
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from orchestrator.chain.cells import ContractCells
 from orchestrator.chain.storage_keys import StorageProof
 from orchestrator.crypto import AccountKey, EncryptionKey
 from orchestrator.encoding import blake2_256
+from orchestrator.errors import EncodingError
 from orchestrator.evidence import load_policy
 from orchestrator.receipts import (
     Receipt,
@@ -27,6 +29,7 @@ from orchestrator.receipts import (
 from orchestrator.receipts.dsse import load_envelope, pre_authentication
 from orchestrator.simulator import Simulator
 
+from .byte_changes import refusals
 from .proving_chain import ProvingChain
 from .world import (
     ADMIN,
@@ -471,3 +474,85 @@ def test_no_state_that_somebody_makes_up_raises(own: Made) -> None:
 @pytest.mark.parametrize("policy", [b"a=" + b"[" * 50_000, b"a" + b".a" * 50_000 + b"=1"])
 def test_a_policy_that_is_a_bomb_is_refused(simulator: Simulator, policy: bytes) -> None:
     assert failed(make(simulator, policy).examine()) == {"policy"}
+
+
+def test_events_that_are_none_are_named_unknown(made: Made) -> None:
+    (first, *_) = made.receipt.events
+    odd = (
+        replace(first, data=b"\xff" * 40),
+        replace(first, topics=()),
+        replace(first, topics=(bytes(32),)),
+    )
+
+    report = made.examine(replace(made.receipt, events=odd))
+
+    assert not report.failed
+    events = next(step for step in report.steps if step.name == "events")
+    assert events.detail.count("unknown in block") == 3
+
+
+def test_in_an_envelope_no_byte_can_be_changed_not_even_of_the_events(made: Made) -> None:
+    data = dump_envelope(sign_envelope(dump_receipt(made.receipt), AccountKey.from_uri("//Carol")))
+    places = random.Random(3).sample(range(len(data)), 300)
+    ends = [*range(80), *range(len(data) - 260, len(data))]
+
+    found = refusals(data, [*places, *ends], cells=CELLS, trusted_block=made.block, changes=3)
+
+    assert sum(found.values()) == 3 * (300 + 340)
+    assert not [name for name in found if name.startswith("nobody")]
+    assert found["envelope signature"] > 100
+
+
+def test_a_block_without_a_record_of_that_form_or_without_a_time_shows_nothing(own: Made) -> None:
+    contract = own.world.processor.contract
+    own.chain.record = b"\0" * 80
+    odd = own.chain.prove(contract, _keys(own))
+    own.chain.record, own.chain.has_time = None, False
+    timeless = own.chain.prove(contract, _keys(own))
+
+    for proof, words in ((odd, "record of the contract has another form"), (timeless, "no time")):
+        report = own.examine(
+            replace(own.receipt, proof=proof), trusted_block=blake2_256(proof.header)
+        )
+        assert failed(report) == {"storage proof"}
+        assert words in next(s.detail for s in report.steps if s.name == "storage proof")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("policy", "\ud800", "policy: not text that a file can hold"),
+        ("policy", 7, "policy: must be text"),
+        ("events", {}, "events: must be a list of at most 100"),
+        ("events", [7], "events[0]: must be an object"),
+        ("evidence", "A" * (2 << 20) + "AAAA", "evidence: 2097156 long, at most 2097152"),
+        ("attestation", [], "attestation: must be an object"),
+        ("proof", {"header": "0x0", "nodes": []}, "proof.header: must be 0x and an even number"),
+        ("proof", {"header": "0x", "nodes": ["!"]}, "proof.nodes[0]: must be base64"),
+    ],
+)
+def test_a_part_of_another_form_is_named(made: Made, key: str, value: object, words: str) -> None:
+    document = json.loads(dump_receipt(made.receipt)) | {key: value}
+    data = (json.dumps(document, indent=2) + "\n").encode()
+
+    report = examine_receipt(data, cells=CELLS, trusted_block=made.block)
+
+    assert failed(report) == {"canonical form"}
+    assert words in report.steps[0].detail
+
+
+@pytest.mark.parametrize("signatures", [[], {}, [{}], [{"keyid": "5", "sig": ""}]])
+def test_an_envelope_has_one_signature(made: Made, signatures: object) -> None:
+    account = AccountKey.from_uri("//Carol")
+    document = json.loads(dump_envelope(sign_envelope(dump_receipt(made.receipt), account)))
+    data = (json.dumps(document | {"signatures": signatures}, indent=2) + "\n").encode()
+
+    report = examine_receipt(data, cells=CELLS, trusted_block=made.block)
+
+    assert failed(report) == {"canonical form"}
+    assert "signatures" in report.steps[0].detail
+
+
+def test_what_no_receipt_can_hold_is_not_written(made: Made) -> None:
+    with pytest.raises(EncodingError, match="policy: not UTF-8"):
+        dump_receipt(replace(made.receipt, policy=b"\xff"))
