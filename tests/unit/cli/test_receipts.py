@@ -12,12 +12,14 @@ from orchestrator.blobs.directory import DirectoryBlobStore
 from orchestrator.chain import url
 from orchestrator.chain.embedded import EmbeddedChain
 from orchestrator.config import PREFIX
-from orchestrator.encoding import to_ss58
+from orchestrator.encoding import blake2_256, registration_digest, to_ss58
 from orchestrator.evidence import dump_bundle, load_bundle
+from orchestrator.models import WorkerRegistration
 from orchestrator.simulator import Simulator
 from tests.unit.receipts.proving_chain import ProvingChain
 from tests.unit.receipts.world import (
     ADMIN,
+    DAY,
     RESULT,
     ReceiptWorld,
     evidence_from,
@@ -297,6 +299,41 @@ def test_what_would_not_be_accepted_is_not_written(run: Run, proving: Place) -> 
     assert refused.exit_code == 1
     assert "this receipt would not be accepted: E14" in refused.stderr
     assert not proving.path.exists()
+
+
+def test_evidence_of_a_later_renewal_was_not_valid_when_the_job_was_recorded(
+    run: Run, proving: Place, simulator: Simulator
+) -> None:
+    """The keys are the same; an older block has the evidence of then."""
+    chain, world = proving.chain, proving.world
+    chain.time += 2 * DAY
+    worker = chain.read(world.processor.get_worker(1))
+    assert worker is not None
+    bundle = load_bundle(world.evidence)
+    renewed = dump_bundle(replace(bundle, collateral=simulator.collateral(now=chain.time - DAY)))
+    registration = WorkerRegistration(
+        signing_key=worker.signing_key,
+        encryption_key=worker.encryption_key,
+        measurement=worker.measurement,
+        evidence_hash=blake2_256(renewed),
+        endpoint=worker.endpoint,
+        valid_until=chain.time + DAY,
+    )
+    digest = registration_digest(
+        registration, genesis_hash=chain.genesis_hash, contract=world.processor.contract
+    )
+    possession = world.signer.sign(digest)
+    call = world.processor.renew_worker(
+        1, registration.evidence_hash, registration.valid_until, possession
+    )
+    chain.call(call, signer=ADMIN)
+    DirectoryBlobStore(proving.evidence).put(renewed)
+
+    refused = run("receipt", 1)
+
+    assert refused.exit_code == 1
+    assert "E03 collateral valid at the time" in refused.stderr
+    assert "an earlier --block may be one where it was" in refused.stderr
 
 
 def test_a_file_that_is_there_is_not_written_over(run: Run, embedded: Place) -> None:
