@@ -44,7 +44,12 @@ def test_one_job_by_hand(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert "\nmy secret input\n" in done.stdout
-    assert "job 1: worker 1 signed this result" in done.stdout + done.stderr
+    shown = done.stdout + done.stderr
+    assert "job 1: worker 1 signed this result" in shown
+    assert "worker 1 is simulated: proves no TEE" in shown
+    assert "worker 1: evidence accepted: simulated: proves no TEE, root own" in shown
+    assert "could not tell: not checked: block" in shown
+    assert (folder / "receipt-1.json").is_file()
     for path in folder.rglob("*"):
         if path.is_file() and path.name != "input.txt":
             assert b"my secret input" not in path.read_bytes(), path
