@@ -265,14 +265,20 @@ class Session:
 
     @functools.cached_property
     def collateral(self) -> "CollateralSource | None":
-        """Where what Intel says comes from, `None` when it is what workers' evidence holds."""
+        """
+        Where what Intel says comes from, `None` when it is what workers' evidence holds.
+
+        Nothing is kept without a policy: its roots say whose signatures are worth keeping.
+        """
         from orchestrator.collateral.opening import open_collateral
 
         if self.settings.collateral is None:
             return None
         source = open_collateral(
             self.settings.collateral,
-            cache_folder=self.settings.client.expanduser() / "collateral",
+            cache_folder=None
+            if self.policy is None
+            else self.settings.client.expanduser() / "collateral",
             roots=[root.certificate for root in self.policy.roots] if self.policy else (),
         )
         self.closing.callback(source.close)

@@ -14,6 +14,7 @@ from orchestrator.models import PublicKey
 from orchestrator.simulator import Simulator
 from orchestrator.testing import register_test_worker
 from orchestrator.testing.evidence import simulated_bundle
+from orchestrator.testing.pccs import StandInPccs
 from orchestrator.workers import http
 
 from .conftest import Ran, Run
@@ -323,6 +324,26 @@ class TestFetch:
         assert ran.document["verified"] is False
         assert "nothing of this is verified" in ran.stderr
         assert len(urls) == 1
+
+    def test_a_first_policy_is_made_of_it_with_collateral_from_a_pccs(
+        self, run: Run, shown: Shown, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        bare = replace(load_bundle(shown.evidence()), collateral=None)
+        self._answering(shown, monkeypatch, answer=dump_bundle(bare))
+        (tmp_path / "root.pem").write_text(shown.simulator.root_pem)
+        kept, policy, client = tmp_path / "kept", tmp_path / "first.toml", tmp_path / "client"
+        monkeypatch.setenv("PHALA_JOBS_CLIENT", str(client))
+
+        with StandInPccs(lambda _: shown.simulator.collateral(now=_now() - 60_000)) as pccs:
+            ran = run("evidence", "fetch", "3", "--collateral", pccs.url, "-o", kept)
+        root = f"own={tmp_path / 'root.pem'}"
+        made = run("policy", "from-evidence", kept, "--root", root, "-o", policy)
+        again = run("evidence", "verify", kept, "--policy", policy)
+
+        assert ran.exit_code == 0, ran.stderr
+        assert made.exit_code == 0, made.stderr
+        assert again.exit_code == 0, again.stderr
+        assert not client.exists()  # nobody has said whose signatures to keep
 
     def test_a_worker_that_is_not_there_is_refused(self, run: Run, shown: Shown) -> None:
         ran = run("evidence", "fetch", "9", "--policy", shown.policy, "--json")
