@@ -10,15 +10,25 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from orchestrator.attestation import CheckOutcome
 from orchestrator.chain.bundle import load_bundle
 from orchestrator.chain.embedded import EmbeddedChain
-from orchestrator.cli import demo, demo_children, demo_offline, demo_run, demo_stage, output
+from orchestrator.cli import (
+    demo,
+    demo_children,
+    demo_offline,
+    demo_run,
+    demo_stage,
+    demo_trust,
+    output,
+)
 from orchestrator.cli.demo_children import Children
 from orchestrator.cli.demo_pages import Pages, Summary, excerpt, short, shortened
 from orchestrator.cli.demo_patients import (
@@ -29,7 +39,9 @@ from orchestrator.cli.demo_patients import (
 )
 from orchestrator.cli.output import Output
 from orchestrator.cli.verdicts import SIMULATED
+from orchestrator.encoding import blake2_256
 from orchestrator.errors import Error, RefusedError, WaitTimeoutError
+from orchestrator.evidence import EvidenceCheck, EvidenceFinding, Verdict
 from orchestrator.models import JobStatus
 from orchestrator.testing.chain import LocalAccount
 from orchestrator.workers import JobKey
@@ -290,6 +302,48 @@ def test_a_job_that_is_never_processed_fails_the_demo(tmp_path: Path) -> None:
 
     with pytest.raises(RefusedError, match="DemoFailed: the job was not processed"):
         demo_run.Run(Output(as_json=True), tmp_path, None)._wait(None, Client(), [], 1)  # type: ignore[arg-type]  # stands for the real ones
+
+
+@pytest.mark.parametrize(
+    ("outcome", "registered", "refused_by", "holds"),
+    [
+        (CheckOutcome.PASSED, b"", EvidenceCheck.SIGNATURES, (True, True, True)),
+        (CheckOutcome.NOT_CHECKED, b"", EvidenceCheck.SIGNATURES, (False, True, True)),
+        (CheckOutcome.PASSED, b"another", EvidenceCheck.SIGNATURES, (True, False, True)),
+        (CheckOutcome.PASSED, b"", EvidenceCheck.COLLATERAL, (True, True, False)),
+        (CheckOutcome.PASSED, b"", None, (True, True, False)),
+    ],
+)
+def test_a_worker_that_is_registered_wrongly_fails_the_demo(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    outcome: CheckOutcome,
+    registered: bytes,
+    refused_by: EvidenceCheck | None,
+    holds: tuple[bool, bool, bool],
+) -> None:
+    findings = [
+        EvidenceFinding(check=check, outcome=CheckOutcome.PASSED, detail="fine")
+        for check in EvidenceCheck
+    ]
+    findings[-1] = replace(findings[-1], outcome=outcome)
+    verdict = Verdict(findings=tuple(findings), evidence=None)
+    evidence = SimpleNamespace(bundle=b"bundle", evidence_hash=bytes(32))
+    worker = SimpleNamespace(worker=1, verdict=verdict, evidence=evidence)
+    refusal = None if refused_by is None else replace(findings[0], check=refused_by)
+    trust = SimpleNamespace(
+        register=lambda _: worker,
+        registered_hash=lambda _: registered or blake2_256(b"bundle"),
+        refusal_by_intel_alone=lambda _: refusal,
+    )
+    monkeypatch.setattr(demo_trust, "dump_bundle", lambda bundle: bundle)
+    summary = Summary()
+
+    demo_trust.register(trust, [worker], Pages(Output(as_json=False)), summary)  # type: ignore[arg-type, list-item]  # stand for the real ones
+
+    assert tuple(summary.assertions.values()) == holds
+    words = "accepted" if refused_by is None else f"refused by {refused_by.value}"
+    assert f"Intel's root alone: {words}." in capsys.readouterr().out
 
 
 def _receipt_steps(**outcomes: str) -> list[dict[str, str]]:
