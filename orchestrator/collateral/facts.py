@@ -17,11 +17,11 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from orchestrator.errors import CollateralUnavailableError, EncodingError
 from orchestrator.evidence import Collateral
 from orchestrator.evidence.bundle import MAX_QUOTE_BYTES
+from orchestrator.evidence.issuers import list_issuer, tcb_signer
 
 __all__ = ["CollateralFacts", "PlatformKind", "is_signed", "platform_of", "read_facts", "serve"]
 
@@ -132,21 +132,34 @@ def is_signed(collateral: Collateral, roots: Collection[bytes]) -> bool:
     """
     Whether all of the collateral is signed by one of the *roots* (DER), at whatever time.
 
-    1. Both documents, by a certificate that the root issued.
+    1. Both documents, by a signer of such that the root issued: the verifier's own rule.
     2. The root's list by the root, the list of PCKs by a CA that the root issued.
 
     Does **not** check what is revoked, nor any time: the verifier does.
     """
+    return any(_is_signed_under(collateral, root) for root in roots)
+
+
+def _is_signed_under(collateral: Collateral, root: bytes) -> bool:
     try:
-        signing, identity, authority = _chains(collateral)
-        for chain in (signing, identity, authority):
-            leaf, root = chain[0], chain[-1]
-            if root.public_bytes(Encoding.DER) not in roots:
-                return False
-            leaf.verify_directly_issued_by(root)
-        _verify(signing[0], collateral.tcb_info_signature, collateral.tcb_info)
-        _verify(identity[0], collateral.qe_identity_signature, collateral.qe_identity)
-        lists = ((collateral.root_ca_crl, authority[-1]), (collateral.pck_crl, authority[0]))
+        for chain, signature, text in (
+            (
+                collateral.tcb_info_issuer_chain,
+                collateral.tcb_info_signature,
+                collateral.tcb_info,
+            ),
+            (
+                collateral.qe_identity_issuer_chain,
+                collateral.qe_identity_signature,
+                collateral.qe_identity,
+            ),
+        ):
+            _verify(tcb_signer(chain, root), signature, text)
+        authority = list_issuer(collateral.pck_crl_issuer_chain, root)
+        lists = (
+            (collateral.root_ca_crl, x509.load_der_x509_certificate(root)),
+            (collateral.pck_crl, authority),
+        )
         return all(
             x509.load_der_x509_crl(listed).is_signature_valid(_key(certificate))
             for listed, certificate in lists

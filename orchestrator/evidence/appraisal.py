@@ -23,6 +23,7 @@ from orchestrator.evidence.bundle import Collateral
 from orchestrator.evidence.finding import CheckFailedError, failed, not_checked, passed, run
 from orchestrator.evidence.instants import format_utc, parse_utc
 from orchestrator.evidence.intel_root import is_intel_root
+from orchestrator.evidence.issuers import check_issuers
 from orchestrator.evidence.policy import Policy, Root
 from orchestrator.evidence.quote import Quote
 from orchestrator.evidence.qvl import Claims, Pck, Refusal, read_pck, verify_quote
@@ -95,7 +96,8 @@ def appraise(
     2. The quote's chain ends in a root that the policy names: E02.
     3. The library accepts it at *now* (ms) or, where it does not, at a time that the collateral is
        valid at: E02, or what else it says.
-    4. *now* is inside the time that every part of the collateral is valid, exact to the ms: E03.
+    4. The root issued the signers of the collateral for what they sign: E02.
+    5. *now* is inside the time that every part of the collateral is valid, exact to the ms: E03.
     """
     # 1.
     if collateral is None:
@@ -115,9 +117,14 @@ def appraise(
     answer, window = _ask(data, quote, collateral, root=root, now=now)
     if isinstance(answer, Refusal) and not answer.is_late:
         return _refused(answer, window, quote, collateral, now)
-    # 4.
     if isinstance(answer, Claims):
         window = _Window(latest_issue=answer.latest_issue, earliest_expiry=answer.earliest_expiry)
+    # 4.
+    try:
+        check_issuers(collateral, root.certificate)
+    except ValueError as error:
+        return _refused(_misissued(str(error)), window, quote, collateral, now)
+    # 5.
     pck = answer.pck if isinstance(answer, Claims) else read_pck(data)
     try:
         tcb_info = parse_tcb_info(collateral.tcb_info)
@@ -149,6 +156,14 @@ def appraise(
 def _unreadable(what: str) -> Refusal:
     # Signed, and read by the library, but not of the form that is known here.
     return Refusal(check=EvidenceCheck.COLLATERAL, message=f"it can't be read: {what}")
+
+
+def _misissued(what: str) -> Refusal:
+    return Refusal(
+        check=EvidenceCheck.SIGNATURES,
+        message=what,
+        hint="another than the vendor signed it: fetch collateral from a PCCS that you trust",
+    )
 
 
 def _ask(

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 from cryptography import x509
 
+from orchestrator.collateral.facts import is_signed
 from orchestrator.evidence import (
     EvidenceBundle,
     EvidenceCheck,
@@ -18,7 +19,7 @@ from orchestrator.evidence.bundle import MAX_COMPOSE_BYTES
 from orchestrator.evidence.intel_root import INTEL_ROOT
 from orchestrator.evidence.policy import Attributes
 from orchestrator.simulator import Authority, Guest, Platform, RuntimeEvent, Simulator
-from orchestrator.simulator.authority import Issued, _issue
+from orchestrator.simulator.authority import Issued, _crl, _issue, sign
 from orchestrator.simulator.tcb import DAY
 
 from .evidence_world import (
@@ -73,12 +74,98 @@ def with_platform(status: str) -> Case:
     return case_of(with_status(status))
 
 
+def with_collateral(**changes: object) -> Case:
+    """The unchanged simulator's evidence, with other parts in its collateral."""
+    made = replace(SIMULATOR.collateral(now=NOW), **changes)  # type: ignore[arg-type]
+    return replace(simulated_case(SIMULATOR, collateral=made), policy=POLICY)
+
+
+def signed_by(signer: Issued, chain: str, *documents: str) -> Case:
+    """Good TCB info or QE identity, signed by somebody else under the same root."""
+    made = SIMULATOR.collateral(now=NOW)
+    changes: dict[str, object] = {}
+    for name in documents:
+        text: str = getattr(made, name)
+        changes[f"{name}_signature"] = sign(signer.key, text.encode())
+        changes[f"{name}_issuer_chain"] = chain
+    return with_collateral(**changes)
+
+
+def signed_by_a_machine(*documents: str) -> Case:
+    """Whoever got one machine's key out of it can sign with it: of whatever machine."""
+    authority = SIMULATOR.authority
+    broken = Platform.create(authority).pck
+    return signed_by(broken, authority.pck_chain(broken), *documents)
+
+
+def signed_by_a_machine_of_the_root() -> Case:
+    authority = SIMULATOR.authority
+    extension = SIMULATOR.platform.pck.certificate.extensions.get_extension_for_oid(
+        x509.ObjectIdentifier("1.2.840.113741.1.13.1")
+    )
+    assert isinstance(extension.value, x509.UnrecognizedExtension)
+    broken = _issue(
+        "PCK Certificate", authority.root, path_length=None, extension=extension.value.value
+    )
+    return signed_by(broken, broken.pem + authority.root.pem, "tcb_info", "qe_identity")
+
+
+def signed_by_a_leaf_of_the_platform_ca() -> Case:
+    """It is no machine's, and still not one that the root issued for this."""
+    authority = SIMULATOR.authority
+    leaf = _issue("TCB Signing", authority.platform_ca, path_length=None)
+    return signed_by(leaf, authority.pck_chain(leaf), "tcb_info", "qe_identity")
+
+
+SIGNER_CHAIN = SIMULATOR.authority.tcb_signer.pem + SIMULATOR.root_pem
+CA_CHAIN = SIMULATOR.authority.platform_ca.pem + SIMULATOR.root_pem
+
+
 NEGATIVE: dict[str, tuple[Callable[[], Case], EvidenceCheck]] = {
     "debug TD": (
         lambda: case_of(with_guest(td_attributes=DEBUG)),
         EvidenceCheck.ATTRIBUTES,
     ),
     "revoked PCK": (lambda: case_of(SIMULATOR, is_revoked=True), EvidenceCheck.SIGNATURES),
+    **{
+        f"{' and '.join(documents)} signed by a machine": (
+            partial(signed_by_a_machine, *documents),
+            EvidenceCheck.SIGNATURES,
+        )
+        for documents in (("tcb_info",), ("qe_identity",), ("tcb_info", "qe_identity"))
+    },
+    "TCB information signed by a machine that the root issued": (
+        signed_by_a_machine_of_the_root,
+        EvidenceCheck.SIGNATURES,
+    ),
+    "TCB information signed by a leaf of the platform CA": (
+        signed_by_a_leaf_of_the_platform_ca,
+        EvidenceCheck.SIGNATURES,
+    ),
+    **{
+        f"a chain of signers with {name}": (
+            partial(with_collateral, tcb_info_issuer_chain=chain),
+            EvidenceCheck.SIGNATURES,
+        )
+        for name, chain in (
+            ("the root twice", SIGNER_CHAIN + SIMULATOR.root_pem),
+            ("words behind", SIGNER_CHAIN + "and more"),
+        )
+    },
+    **{
+        f"a chain of the list of PCKs with {name}": (
+            partial(with_collateral, pck_crl_issuer_chain=chain),
+            EvidenceCheck.SIGNATURES,
+        )
+        for name, chain in (
+            ("nothing", ""),
+            ("no certificate", "x"),
+            ("words behind", CA_CHAIN + "and more"),
+            ("no CA", SIGNER_CHAIN),
+            ("the CA alone", SIMULATOR.authority.platform_ca.pem),
+            ("a stranger's CA", Authority.create().platform_ca.pem + SIMULATOR.root_pem),
+        )
+    },
     "expired revocation lists": (
         lambda: case_of(SIMULATOR, crls_valid_for=1_000),
         EvidenceCheck.COLLATERAL,
@@ -272,6 +359,43 @@ def test_a_root_that_only_says_it_is_intels_is_not_taken_for_it() -> None:
     assert verdict.evidence is None or verdict.evidence.is_simulated
 
 
+def test_a_revoked_signer_of_tcb_information_is_refused() -> None:
+    authority = SIMULATOR.authority
+    revoking = _crl(authority.root, [authority.tcb_signer.certificate], NOW, NOW + DAY)
+
+    case = with_collateral(root_ca_crl=revoking)
+
+    assert failed(case.examine(case.data)) == ["E02"]
+
+
+def test_one_broken_machine_calls_no_outdated_one_up_to_date() -> None:
+    """Its key signs the TCB info of before, under a higher number, for any machine."""
+    outdated = SIMULATOR.tcb_recovery(now=NOW - DAY)
+    broken = Platform.create(SIMULATOR.authority).pck
+    chain = SIMULATOR.authority.pck_chain(broken)
+    before = SIMULATOR.collateral(now=NOW)
+    number = '"tcbEvaluationDataNumber":'
+    tcb_info, identity = (
+        text.replace(f"{number}20", f"{number}99") for text in (before.tcb_info, before.qe_identity)
+    )
+    forged = replace(
+        outdated.collateral(now=NOW),
+        tcb_info=tcb_info,
+        tcb_info_signature=sign(broken.key, tcb_info.encode()),
+        tcb_info_issuer_chain=chain,
+        qe_identity=identity,
+        qe_identity_signature=sign(broken.key, identity.encode()),
+        qe_identity_issuer_chain=chain,
+    )
+
+    honest = case_of(outdated)
+    case = replace(simulated_case(outdated, collateral=forged), policy=POLICY)
+
+    assert failed(honest.examine(honest.data)) == ["E05"]
+    assert failed(case.examine(case.data)) == ["E02"]
+    assert not is_signed(forged, [SIMULATOR.root_certificate])
+
+
 def test_a_debug_td_is_accepted_where_the_policy_names_root_and_debug() -> None:
     case = case_of(
         with_guest(td_attributes=DEBUG), policy=replace(POLICY, attributes=Attributes(debug=True))
@@ -311,15 +435,13 @@ def test_a_forger_who_copies_intels_root_and_names_is_refused() -> None:
         assert "the policy allows" not in str(verdict.findings)
 
 
-@pytest.mark.parametrize("chain", ["", "x", SIMULATOR.collateral(now=NOW).pck_crl_issuer_chain])
-def test_chains_that_nothing_reads_hide_no_expiry(chain: str) -> None:
+def test_chains_that_nothing_reads_hide_no_expiry() -> None:
     """The dates that count are those of the certificates in the quote."""
     end = NOW + 30_000
     case = expired(platform_ca_until=end)
     assert case.bundle.collateral is not None
     collateral = replace(
         case.bundle.collateral,
-        pck_crl_issuer_chain=chain,
         pck_certificate_chain=SIMULATOR.authority.pck_chain(SIMULATOR.platform.pck),
     )
     data = dump_bundle(replace(case.bundle, collateral=collateral))
