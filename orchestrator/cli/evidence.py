@@ -16,7 +16,6 @@ from orchestrator.cli.verdicts import SIMULATED, show_verdict, verdict_document,
 from orchestrator.errors import (
     CollateralUnavailableError,
     EncodingError,
-    UntrustedWorkerError,
     WorkerProtocolError,
 )
 
@@ -82,13 +81,15 @@ def fetch(
         session.output.say(f"{UNVERIFIED}; --policy verifies it")
         session.output.result({**facts, "verified": False})
         return
+    registered = _listed_under(session, key)
     expected = ExpectedBinding(
         genesis_hash=session.chain.genesis_hash,
         contract=session.contract,
         signing_key=key,
         encryption_key=encryption_key,
+        measurement=None if registered is None else registered.measurement,
     )
-    standing = _standing(session, _listed_under(session, key))
+    standing = _standing(session, registered)
     _report(
         session,
         _examine(session, data, expected, now=_clock(), challenge=challenge, standing=standing),
@@ -147,6 +148,7 @@ def verify(
             contract=session.contract,
             signing_key=listed.signing_key,
             encryption_key=listed.encryption_key,
+            measurement=listed.measurement,
         )
         facts["worker"] = worker
         facts["is_on_chain"] = facts["evidence_hash"] == to_json(listed.evidence_hash)
@@ -179,10 +181,9 @@ def _target(session: Session, target: str) -> "tuple[Worker | None, str]":
 
 
 def _listed(session: Session, worker: int) -> "Worker":
-    found = session.chain.read(session.processor.get_worker(worker))
-    if found is None:
-        raise UntrustedWorkerError("WorkerNotFound", f"there is no worker {worker}")
-    return found
+    from orchestrator.client.chain_view import ChainView
+
+    return ChainView(session.chain, session.processor.contract, session.bundle).worker(worker)
 
 
 def _listed_under(session: Session, key: "PublicKey") -> "Worker | None":

@@ -36,7 +36,10 @@ OWNER = (
 )
 EVIDENCE = ("policy", "evidence", "collateral", "blob_sources")
 SEAL = (*OWNER, *EVIDENCE)
-FETCH = (*OWNER, "policy", "evidence", "blob_sources")
+UNKNOWN_SUBMISSION = (
+    "note: this machine's list did not send job {}: to whom it was sealed, and when, is what the"
+    " node says"
+)
 MAX_INPUT_BYTES = 16 << 20
 PANEL = "One's own jobs"
 
@@ -291,9 +294,12 @@ def result(
         "worker": opened.worker.worker,
         "result_hash": to_json(opened.completion.result_hash),
         "units": opened.statement.units,
+        "is_submission_known": opened.is_submission_known,
     }
     if opened.evidence is not None:
         session.output.say(f"worker {opened.worker.worker}: {evidence_words(opened.evidence)}")
+        if not opened.is_submission_known:
+            session.output.say(UNKNOWN_SUBMISSION.format(job))
         if session.output.as_json:
             facts["evidence"] = evidence_document(opened.evidence)
     show_output(session, opened.output, output, facts)
@@ -347,7 +353,7 @@ def declare(app: typer.Typer) -> None:
     command(app, "submit", settings=SEAL, panel=PANEL)(submit)
     command(app, "jobs", settings=SEAL, panel=PANEL)(list_jobs)
     command(app, "status", settings=READ, panel=PANEL)(status)
-    command(app, "result", settings=FETCH, panel=PANEL)(result)
+    command(app, "result", settings=SEAL, panel=PANEL)(result)
     command(app, "cancel", settings=OWNER, panel=PANEL)(cancel)
     command(app, "expire", settings=SEND, panel=PANEL)(expire)
     command(app, "purge", settings=OWNER, panel=PANEL)(purge)

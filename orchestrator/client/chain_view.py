@@ -13,6 +13,7 @@ from orchestrator.chain.bundle import CONTRACT_VERSIONS, Bundle
 from orchestrator.chain.processor import ContractEvent, JobProcessor
 from orchestrator.errors import ChainMismatchError, InputError, UntrustedWorkerError
 from orchestrator.models import (
+    Attestation,
     Job,
     JobHead,
     JobId,
@@ -123,8 +124,28 @@ class ChainView:
         return self.chain.read(self.processor.get_job_counter())
 
     def job(self, job_id: JobId) -> Job | None:
-        """The job, `None` when there never was one or it was purged."""
-        return self.chain.read(self.processor.get_job(job_id))
+        """
+        The job, `None` when there never was one or it was purged.
+
+        Raises:
+            ChainMismatchError: The node answers with another job.
+        """
+        found = self.chain.read(self.processor.get_job(job_id))
+        if found is not None:
+            _require_same("job", job_id, found.job_id)
+        return found
+
+    def attestation(self, job_id: JobId) -> Attestation | None:
+        """
+        What was recorded of the job's completion, `None` when nothing was.
+
+        Raises:
+            ChainMismatchError: The node answers with another job's.
+        """
+        found = self.chain.read(self.processor.get_attestation(job_id))
+        if found is not None:
+            _require_same("attestation of job", job_id, found.job_id)
+        return found
 
     def worker(self, worker: WorkerId) -> Worker:
         """
@@ -132,10 +153,12 @@ class ChainView:
 
         Raises:
             UntrustedWorkerError: It is not registered.
+            ChainMismatchError: The node answers with another worker.
         """
         found = self.chain.read(self.processor.get_worker(worker))
         if found is None:
             raise UntrustedWorkerError("WorkerNotFound", f"there is no worker {worker}")
+        _require_same("worker", worker, found.worker)
         return found
 
     def trusted_worker(self, worker: WorkerId, *, now: int) -> Worker:
@@ -286,6 +309,12 @@ class ChainView:
             if page.next <= cursor or (not is_full and page.next.block >= head.number):
                 return
             cursor = page.next
+
+
+def _require_same(what: str, asked: int, found: int) -> None:
+    """What is about another id must not pass for what was asked for."""
+    if found != asked:
+        raise ChainMismatchError(f"{what} {asked}: the node answers with that of {found}")
 
 
 def _next_place(label: str, place: int, following: int | None) -> int | None:

@@ -10,14 +10,21 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from orchestrator.attestation import CheckOutcome
 from orchestrator.blobs import BlobStore
 from orchestrator.client.blob_search import BlobSearch, WorkerBlobs
 from orchestrator.client.chain_view import ChainView
 from orchestrator.collateral import CollateralSource
 from orchestrator.encoding import blake2_256
-from orchestrator.errors import BlobError, EncodingError, UntrustedWorkerError
+from orchestrator.errors import (
+    BlobError,
+    CollateralUnavailableError,
+    EncodingError,
+    UntrustedWorkerError,
+)
 from orchestrator.evidence import (
     MAX_BUNDLE_BYTES,
+    EvidenceCheck,
     ExpectedBinding,
     KeyStanding,
     Policy,
@@ -90,25 +97,30 @@ class WorkerEvidence:
         """
         Return evidence that the worker's signing key was a good one at *at* (ms), or is one now.
 
+        *at* is a time that the signer has chosen: the caller has compared it with what it knows.
+
         1. What the chain names today, at that time; evidence runs out, and what was signed before
            stays signed.
         2. The same now: it may have been renewed since, and a key does not leave the TEE that it
            was made in.
         3. What the chain named earlier, at that time.
 
+        The newest collateral judges, where there is a source of it, as it does for sealing; at a
+        time before it was issued the bundle's own does.
+
         Whether the key was revoked is another question, answered by the chain alone.
 
         Raises: those of `verify_recipient`: what can't be had first, else the first refusal.
         """
         refusal: UntrustedWorkerError | None = None
-        trouble: BlobError | None = None
-        for digest, now in self._attempts(worker, at):
+        trouble: BlobError | CollateralUnavailableError | None = None
+        for digest, then in self._attempts(worker, at):
             try:
                 data = self._bundle(worker, digest)
-                return _accepted(worker, self._examine(worker, data, now=now, standing=None))
+                return _accepted(worker, self._examine_signer(worker, data, at=then))
             except UntrustedWorkerError as error:
                 refusal = refusal or error
-            except BlobError as error:
+            except (BlobError, CollateralUnavailableError) as error:
                 trouble = trouble or error
         # What can't be had might have been accepted.
         raise trouble or refusal or _no_evidence(worker)
@@ -119,6 +131,16 @@ class WorkerEvidence:
         for digest in self._view.evidence_hashes(worker.worker):
             if digest != worker.evidence_hash:
                 yield digest, at
+
+    def _examine_signer(self, worker: Worker, data: bytes, *, at: int) -> Verdict:
+        now = self._clock()
+        newest = self._with_newest_collateral(data, now=now)
+        verdict = self._examine(worker, newest, now=at, standing=None)
+        if newest == data or not _is_outside(verdict):
+            return verdict
+        if _is_outside(self._examine(worker, newest, now=now, standing=None)):
+            return verdict  # it is of no use at all: nothing older takes its place
+        return self._examine(worker, data, now=at, standing=None)
 
     def _examine(
         self, worker: Worker, data: bytes, *, now: int, standing: KeyStanding | None
@@ -132,6 +154,7 @@ class WorkerEvidence:
                 contract=self._view.contract,
                 signing_key=worker.signing_key,
                 encryption_key=worker.encryption_key,
+                measurement=worker.measurement,
             ),
             challenge=None,
             standing=standing,
@@ -169,6 +192,12 @@ def _no_evidence(worker: Worker) -> UntrustedWorkerError:
     return UntrustedWorkerError(
         "NoEvidence", f"worker {worker.worker} was registered on its own word, without evidence"
     )
+
+
+def _is_outside(verdict: Verdict) -> bool:
+    """Whether the collateral is not valid at the time that was asked about."""
+    outcomes = {finding.check: finding.outcome for finding in verdict.findings}
+    return outcomes[EvidenceCheck.COLLATERAL] is CheckOutcome.FAILED
 
 
 def _accepted(worker: Worker, verdict: Verdict) -> VerifiedEvidence:

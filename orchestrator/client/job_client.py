@@ -155,6 +155,7 @@ class JobClient:
             worker_blobs=worker_blobs,
             accepted_keys=accepted_worker_keys,
             evidence=verifier,
+            clock=clock,
         )
 
     def __enter__(self) -> Self:
@@ -333,15 +334,17 @@ class JobClient:
         Return the job's result, also when the job is purged.
 
         1. The job is this owner's, and its payload the one that was submitted.
-        2. The worker is one that the job was sealed to, has the key that signed, and is one that
-           the owner accepts; neither it nor its measurement was revoked, unless the
-           caller accepts that. Under a policy its evidence meets that, at the time of signing:
-           evidence runs out, and what was signed before stays signed.
+        2. The worker is one that the job was sealed to, by the list that sent it, has the key that
+           signed, and is one that the owner accepts; neither it nor its measurement was revoked,
+           unless the caller accepts that. It did not sign before the job was submitted, nor in the
+           future. Under a policy its evidence meets that, at the time of signing: evidence runs
+           out, and what was signed before stays signed.
         3. The sealed bytes hash to the result hash that the chain recorded.
         4. The statement's signature is by that key, over this chain, contract, job and payload.
         5. The result's header names the same, and it opens with the owner's secret.
 
-        Does **not** need the job to be marked processed.
+        Does **not** need the job to be marked processed. Where the list did not send the job, whom
+        it was sealed to and when is the node's word: `Result.is_submission_known` says so.
 
         Raises:
             JobFailedError: Every worker failed; the error has their opened reports.

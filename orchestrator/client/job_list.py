@@ -277,7 +277,8 @@ class JobList:
         """
         Write down jobs that were found on the chain.
 
-        An unfinished entry with the payload of one of them is that job.
+        An unfinished entry with the payload of one of them is that job. Of what was submitted from
+        here, workers and time stay as they were written down then.
 
         Raises:
             ChainMismatchError: The list has another payload for one of these ids.
@@ -294,7 +295,7 @@ class JobList:
                     )
                 self._file.run(
                     "UPDATE entries SET status = ?, purged = ?, block = MAX(block, ?),"
-                    " created_at = ? WHERE job_id = ?",
+                    " created_at = IIF(envelope IS NULL, ?, created_at) WHERE job_id = ?",
                     (job.status.value, job.purged, job.block, job.created_at, job_id),
                 )
 

@@ -5,8 +5,8 @@ Everything is checked before a byte is shown: `Results` collects what the chain 
 fetches the sealed bytes, `attestation.verify_result` judges, `crypto.open_result` opens.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 
 from orchestrator.attestation import ExpectedResult, verify_result
 from orchestrator.blobs import BlobStore
@@ -43,6 +43,8 @@ from orchestrator.models import (
 
 __all__ = ["JobFailedError", "JobFailure", "Result", "Results"]
 
+# The widest that any contract's `max_clock_skew` may be (protocol 2.4).
+_MAX_CLOCK_SKEW = 600_000
 _NOT_OURS = (
     "the result is sealed to another owner secret than this identity's; the phrase restores only"
     " the account: phala-jobs keys restore BACKUP"
@@ -57,6 +59,10 @@ class Result:
     `completion` is the statement as recorded, with its signature; `statement` all that was
     signed; `envelope` the sealed bytes that hash to `completion.result_hash`; `evidence`, under a
     policy, what shows that the key that signed is one of a TEE that meets it.
+
+    `is_submission_known` is false where the owner's list did not send the job (another machine, a
+    rebuilt list): whom it was sealed to, and when it was submitted, is what the node says then, so
+    one whose key was a good one at any time may have signed.
     """
 
     job_id: JobId
@@ -66,6 +72,7 @@ class Result:
     statement: Statement
     envelope: bytes = field(repr=False)
     evidence: VerifiedEvidence | None = field(default=None, repr=False)
+    is_submission_known: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,15 +107,22 @@ class JobFailedError(RefusedError):
 
 @dataclass(frozen=True, kw_only=True)
 class _Record:
-    """What the chain says about a job and its signed statements."""
+    """
+    What the chain says about a job and its signed statements.
+
+    Of a job that the own list sent, `workers` and `created_at` (ms) are what it wrote down before;
+    `sealed_to` are the keys in the sealed bytes, and `None` where the list does not have these.
+    """
 
     job_id: JobId
     status: JobStatus
     payload_hash: bytes
     workers: tuple[WorkerId, ...]
+    created_at: int
     completed: tuple[WorkerId, Completion] | None
     failed: tuple[tuple[WorkerId, Completion], ...]
     job: Job | None = None
+    sealed_to: tuple[bytes, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +157,10 @@ class Results:
         worker_blobs: WorkerBlobs | None,
         accepted_keys: Collection[PublicKey] | None,
         evidence: WorkerEvidence | None,
+        clock: Callable[[], int],
     ) -> None:
         self._view = view
+        self._clock = clock
         self._list = job_list
         self._owner = owner
         self._secret = secret
@@ -178,6 +194,7 @@ class Results:
             statement=opened.statement,
             envelope=opened.envelope,
             evidence=opened.evidence,
+            is_submission_known=record.sealed_to is not None,
         )
 
     def failures(self, job_id: JobId, *, accept_revoked: bool) -> tuple[JobFailure, ...]:
@@ -209,6 +226,7 @@ class Results:
     ) -> _Opened:
         worker = self._view.worker(worker_id)
         self._require_worker(record, worker, completion, accept_revoked=accept_revoked)
+        self._require_times(record, completion.attestation_proof)
         evidence = None
         if self._evidence is not None:
             signed_at = completion.attestation_proof.issued_at
@@ -258,6 +276,12 @@ class Results:
             raise UntrustedWorkerError(
                 "WorkerNotEligible", f"job {record.job_id} is not for worker {worker.worker}"
             )
+        if record.sealed_to is not None and worker.encryption_key not in record.sealed_to:
+            raise UntrustedWorkerError(
+                "KeyMismatch",
+                f"job {record.job_id} was not sealed to what is said to be the key of worker"
+                f" {worker.worker}",
+            )
         if worker.signing_key != completion.tee_worker_pubkey:
             raise UntrustedWorkerError(
                 "KeyMismatch", f"the statement is not by the key of worker {worker.worker}"
@@ -276,6 +300,27 @@ class Results:
                 "MeasurementRevoked", f"the measurement of worker {worker.worker} was revoked"
             )
 
+    def _require_times(self, record: _Record, proof: AttestationProof) -> None:
+        """
+        Refuse a statement from before its job, or from the future.
+
+        A worker chooses the times that it signs, and its evidence is judged at one of them: whoever
+        gets hold of a key later must not choose a day on which that evidence was still good.
+        """
+        job, signed = f"job {record.job_id}", min(proof.started_at, proof.issued_at)
+        if signed < record.created_at - _MAX_CLOCK_SKEW:
+            raise StatementMismatchError(
+                "StatementBeforeJob",
+                f"{job} was submitted at {record.created_at}, and the statement is of {signed}",
+            )
+        now = self._clock()
+        if proof.issued_at > now + _MAX_CLOCK_SKEW:
+            raise StatementMismatchError(
+                "StatementFromFuture",
+                f"{job}: the statement is of {proof.issued_at}, and it is {now} by this machine's"
+                " clock; is the clock right?",
+            )
+
     def _record(self, job_id: JobId) -> _Record:
         self._view.require_contract()
         job = self._view.job(job_id)
@@ -285,12 +330,21 @@ class Results:
             raise StatementMismatchError(
                 "PayloadMismatch", f"job {job_id} on the chain is not the one that was submitted"
             )
-        return record
+        envelope = None if listed is None else self._list.envelope(job_id)
+        if listed is None or envelope is None:
+            return record
+        return replace(
+            record,
+            workers=listed.workers,
+            created_at=listed.created_at,
+            # The last one is the owner's own reply key.
+            sealed_to=read_job_header(envelope).recipients[:-1],
+        )
 
     def _record_of_job(self, job: Job) -> _Record:
         self._require_owner(job.job_id, job.owner)
         completed = None
-        attestation = self._view.chain.read(self._view.processor.get_attestation(job.job_id))
+        attestation = self._view.attestation(job.job_id)
         if attestation is not None:
             completed = (
                 attestation.worker,
@@ -308,6 +362,7 @@ class Results:
             status=job.status,
             payload_hash=job.payload_hash,
             workers=job.workers,
+            created_at=job.created_at,
             completed=completed,
             failed=failed,
             job=job,
@@ -322,6 +377,7 @@ class Results:
             status=history.status,
             payload_hash=history.payload_hash,
             workers=history.workers,
+            created_at=history.created_at,
             completed=completed[0] if completed else None,
             failed=self._completions(history, Outcome.FAILED),
         )

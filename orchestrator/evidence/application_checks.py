@@ -23,9 +23,13 @@ _REGISTERS = ("mrtd", "rtmr0", "rtmr1", "rtmr2")
 _CONFIG_V1 = 1
 
 
-def matching_sets(quote: Quote, policy: Policy) -> tuple[MeasurementSet, ...]:
+def matching_sets(
+    quote: Quote, policy: Policy, registered: bytes | None
+) -> tuple[MeasurementSet, ...]:
     """
     E09: return the sets whose registers are all those of the quote.
+
+    Of a worker that is *registered* with a measurement, only sets with that one.
 
     Raises:
         CheckFailedError: There is none.
@@ -35,8 +39,15 @@ def matching_sets(quote: Quote, policy: Policy) -> tuple[MeasurementSet, ...]:
         (one, _differences(report, one)) for one in policy.measurements if _is_for(report, one)
     ]
     matched = tuple(one for one, differences in candidates if not differences)
+    same = tuple(one for one in matched if registered in (None, one.measurement))
+    if same:
+        return same
     if matched:
-        return matched
+        raise CheckFailedError(
+            f"all registers of {', '.join(repr(one.name) for one in matched)}, and the worker is"
+            " registered with another measurement",
+            "a measurement never changes: register the worker anew, with new keys",
+        )
     if not candidates:
         raise CheckFailedError(
             f"the policy has no measurement set for {quote.tee}",

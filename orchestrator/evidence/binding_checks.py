@@ -24,12 +24,18 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedBinding:
-    """The keys, chain and contract that the evidence has to be for."""
+    """
+    The keys, chain and contract that the evidence has to be for.
+
+    `measurement` is what the worker is registered with: then only the policy's sets with that one
+    count, because the contract allows and revokes workers by it. `None`: nobody is registered yet.
+    """
 
     genesis_hash: bytes
     contract: bytes
     signing_key: PublicKey
     encryption_key: bytes
+    measurement: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -115,7 +115,7 @@ def examine_evidence(
     6. E06: no advisory that applies is denied.
     7. E07: TCB info and QE identity are of an evaluation that is new enough.
     8. E08: the platform is allowed.
-    9. E09: its registers are all those of a measurement set.
+    9. E09: its registers are all those of a measurement set, the registered one if there is one.
     10. E10: the event log replays, has what it must have and nothing that it must not.
     11. E11: the application is that of the set.
     12. E12: it binds exactly the *expected* keys, chain and contract, and its challenge.
@@ -247,7 +247,7 @@ class _Case:
 
         def measurements() -> str:
             nonlocal sets
-            sets = matching_sets(quote, self.policy)
+            sets = matching_sets(quote, self.policy, self.expected.measurement)
             return f"all registers of {', '.join(repr(one.name) for one in sets)}"
 
         def event_log() -> str:

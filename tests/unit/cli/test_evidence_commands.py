@@ -1,6 +1,5 @@
 """`evidence`, `submit --policy` and `result --policy`: simulated evidence, the real verifier."""
 
-import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,13 +81,15 @@ def shown(
     made.bundle.write_bytes(data)
     world.blobs[blake2_256(data).hex()] = data
     with world.chain() as chain:
+        measurement = simulator.guest.measurements().measurement
+        chain.call(world.processor.allow_measurement(measurement), signer=ADMIN)
         endpoint = chain.read(world.processor.get_worker(1)).endpoint + b"/3"  # type: ignore[union-attr]  # it is there
         worker = register_test_worker(
             chain,
             world.processor,
             secrets.signer,
             registrar=ADMIN,
-            measurement=MEASUREMENT,
+            measurement=measurement,
             encryption_key=secrets.encryption_key.public_key,
             endpoint=endpoint,
             evidence_hash=blake2_256(data),
@@ -179,7 +180,8 @@ class TestVerify:
         assert own.exit_code == 0, own.stderr
         assert own.document["is_on_chain"] is True
         assert _outcomes(own)["E14"] == "passed"
-        assert (others.exit_code, others.document["error"]) == (1, "E12")
+        assert others.exit_code == 1
+        assert _outcomes(others)["E12"] == "failed"
         assert others.document["is_on_chain"] is False
 
     def test_a_revoked_worker_is_refused(self, run: Run, shown: Shown) -> None:
@@ -191,6 +193,31 @@ class TestVerify:
         )
 
         assert (ran.exit_code, ran.document["error"]) == (1, "E14")
+
+    def test_a_worker_of_another_version_than_it_is_registered_as_is_refused(
+        self, run: Run, shown: Shown
+    ) -> None:
+        secrets = WorkerSecrets(
+            signer=EcdsaSigner.generate(), encryption_key=EncryptionKey.generate()
+        )
+        data = replace(shown, secrets=secrets).evidence()
+        shown.bundle.write_bytes(data)
+        with shown.world.chain() as chain:
+            listed = register_test_worker(
+                chain,
+                shown.world.processor,
+                secrets.signer,
+                registrar=ADMIN,
+                measurement=MEASUREMENT,
+                encryption_key=secrets.encryption_key.public_key,
+                evidence_hash=blake2_256(data),
+            )
+        words = ("evidence", "verify", shown.bundle, "--policy", shown.policy, "--json")
+
+        compared = run(*words, "--worker", listed)
+
+        assert run(*words).exit_code == 0, "by itself it is good"
+        assert (compared.exit_code, compared.document["error"]) == (1, "E09")
 
     def test_without_collateral_nobody_can_tell_until_it_is_given(
         self, run: Run, shown: Shown, tmp_path: Path
@@ -429,7 +456,22 @@ class TestResult:
         assert ran.stdout_bytes == b"secret input"
         assert SIMULATED in ran.stderr
         assert told.document["evidence"]["simulated"] is True
-        assert json.dumps(told.document)
+        assert told.document["is_submission_known"] is True
+        assert "note: " not in ran.stderr
+
+    def test_a_list_that_did_not_send_the_job_says_what_is_the_node_s_word(
+        self, run: Run, shown: Shown, data: Path, tmp_path: Path
+    ) -> None:
+        run("submit", "echo", data, "--policy", shown.policy, "--worker", 3)
+        shown.world.attest(1, worker=3)
+        words = ("result", 1, "--policy", shown.policy, "--client", tmp_path / "elsewhere")
+
+        ran = run(*words)
+        told = run(*words, "--json")
+
+        assert ran.stdout_bytes == b"secret input"
+        assert "note: this machine's list did not send job 1: " in ran.stderr
+        assert told.document["is_submission_known"] is False
 
     def test_a_result_by_a_key_that_no_evidence_is_accepted_for_is_refused(
         self, run: Run, shown: Shown, data: Path, tmp_path: Path

@@ -127,6 +127,8 @@ class World:
             reply_nonce=opened.header.nonce,
             reply_key=opened.header.reply_key,
         )
+        row = chain.read(self.processor.get_worker(worker))
+        assert row is not None
         now = chain.now()
         statement = Statement(
             genesis_hash=chain.genesis_hash,
@@ -136,7 +138,7 @@ class World:
             outcome=Outcome.COMPLETED if failure is None else Outcome.FAILED,
             result_hash=blake2_256(envelope),
             units=7,
-            measurement=MEASUREMENT,
+            measurement=row.measurement,
             started_at=now,
             finished_at=now,
             issued_at=now,

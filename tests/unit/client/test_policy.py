@@ -9,13 +9,14 @@ from typing import Any, get_type_hints
 import pytest
 
 import orchestrator
+from orchestrator.attestation import sign_statement
 from orchestrator.client import AsyncJobClient, Submission
 from orchestrator.client.chain_view import ChainView
 from orchestrator.client.recipients import Recipient, VerifiedRecipient
 from orchestrator.client.sealer import Sealer
 from orchestrator.collateral import CollateralSource
-from orchestrator.crypto import read_job_header
-from orchestrator.encoding import registration_digest
+from orchestrator.crypto import read_job_header, seal_result
+from orchestrator.encoding import encode_output, registration_digest
 from orchestrator.errors import (
     BlobNotFoundError,
     BlobUnavailableError,
@@ -35,7 +36,17 @@ from orchestrator.evidence import (
     dump_bundle,
     load_bundle,
 )
-from orchestrator.models import TaskInput, WorkerRegistration
+from orchestrator.models import (
+    Attestation,
+    AttestationProof,
+    Completion,
+    InlinePayload,
+    Job,
+    Outcome,
+    Statement,
+    TaskInput,
+    WorkerRegistration,
+)
 from orchestrator.simulator import Guest, Simulator
 from orchestrator.testing.chain import FixedClock
 from orchestrator.testing.local_worker import LocalWorker
@@ -418,6 +429,16 @@ class TestTime:
         assert 0 < len(refused) < 100
         assert {job.workers for job in client.jobs()} == {(long.worker,)}
 
+    def test_a_worker_of_another_version_than_it_is_registered_as_is_not_sealed_to(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        """Its own version is revoked, which a registrar got around by naming another."""
+        worker, policy = _of_a_revoked_version(owner)
+
+        said = _refused(owner, task, worker.worker, "E09", policy=policy)
+
+        assert "'old', and the worker is registered with another measurement" in said
+
     def test_what_runs_out_while_others_evidence_is_fetched_is_not_sealed_to(
         self, owner: PolicyWorld, task: TaskInput
     ) -> None:
@@ -497,6 +518,81 @@ def _renew(owner: PolicyWorld, worker: LocalWorker) -> None:
     world.chain.inside.call(renew, signer=ADMIN)
 
 
+class Publishing:
+    """Collateral as it is issued at a time, of a simulator that may be exchanged."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        self.simulator = simulator
+        self.issued_at: int | None = None
+
+    def collateral(self, quote: bytes, *, now: int) -> Collateral:
+        del quote
+        return self.simulator.collateral(now=self.issued_at or now)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _of_a_revoked_version(owner: PolicyWorld) -> tuple[LocalWorker, Policy]:
+    """A worker of an old version that is registered as the new one, and a policy with both."""
+    old = replace(owner.simulator, guest=replace(owner.simulator.guest, rtmr2=b"\x11" * 48))
+    measurements = replace(old.guest.measurements(), name="old")
+    world = owner.world
+    for call in (
+        world.processor.allow_measurement(measurements.measurement),
+        world.processor.revoke_measurement(measurements.measurement),
+    ):
+        world.chain.inside.call(call, signer=ADMIN)
+    both = (*owner.policy.measurements, measurements)
+    return owner.worker(simulator=old), replace(owner.policy, measurements=both)
+
+
+def _signed_at(
+    owner: PolicyWorld, worker: LocalWorker, job: Job, at: int, output: bytes
+) -> Completion:
+    """What somebody with the worker's key makes of what is public about the job."""
+    assert isinstance(job.encrypted_payload, InlinePayload)
+    header = read_job_header(job.encrypted_payload.data)
+    genesis_hash, contract = owner.world.chain.inside.genesis_hash, owner.world.processor.contract
+    envelope = seal_result(
+        encode_output(output),
+        genesis=genesis_hash,
+        contract=contract,
+        job_id=job.job_id,
+        payload_hash=job.payload_hash,
+        worker_key=worker.signer.public_key,
+        reply_nonce=header.nonce,
+        reply_key=header.reply_key,
+    )
+    statement = Statement(
+        genesis_hash=genesis_hash,
+        contract=contract,
+        job_id=job.job_id,
+        payload_hash=job.payload_hash,
+        outcome=Outcome.COMPLETED,
+        result_hash=owner.world.blobs.put(envelope),
+        units=1,
+        measurement=owner.measurement,
+        started_at=at,
+        finished_at=at,
+        issued_at=at,
+    )
+    proof = AttestationProof(
+        outcome=statement.outcome,
+        units=statement.units,
+        started_at=at,
+        finished_at=at,
+        issued_at=at,
+        signature=sign_statement(statement, worker.signer),
+    )
+    return Completion(
+        job_id=job.job_id,
+        result_hash=statement.result_hash,
+        attestation_proof=proof,
+        tee_worker_pubkey=worker.signer.public_key,
+    )
+
+
 class TestResults:
     def _processed(self, owner: PolicyWorld, task: TaskInput, **worker: Any) -> tuple[int, int]:  # noqa: ANN401 - those of PolicyWorld.worker
         made = owner.worker(**worker)
@@ -559,6 +655,113 @@ class TestResults:
         hashes = list(view.evidence_hashes(made.worker))
 
         assert hashes == [view.worker(made.worker).evidence_hash, made.evidence_hash]
+
+    @pytest.mark.parametrize("posing", [False, True])
+    def test_a_key_that_leaked_after_its_evidence_ran_out_signs_nothing_that_is_shown(
+        self, owner: PolicyWorld, task: TaskInput, posing: bool
+    ) -> None:
+        """With a node that lies: the worker was good once, and its key signs a time of then."""
+        world, chain = owner.world, owner.world.chain.inside
+        stolen, once = owner.worker(), chain.now()
+        world.clock.advance(40 * DAY)
+        good = owner.worker()
+        client = owner.client()
+        job_id = client.submit(task, workers=[good.worker])
+        job = chain.read(world.processor.get_job(job_id))
+        assert job is not None
+        signed = _signed_at(owner, stolen, job, once, b"FORGED")
+        worker = good.worker if posing else stolen.worker
+        row = chain.read(world.processor.get_worker(stolen.worker))
+        assert row is not None
+        world.chain.answers = {
+            "get_job": lambda job: replace(job, workers=(worker,), created_at=once),
+            "get_attestation": lambda _: Attestation(
+                job_id=job_id,
+                result_hash=signed.result_hash,
+                attestation_proof=signed.attestation_proof,
+                tee_worker_pubkey=signed.tee_worker_pubkey,
+                timestamp=chain.now(),
+                worker=worker,
+            ),
+            "get_worker": lambda _: replace(row, worker=worker),
+        }
+
+        with pytest.raises(UntrustedWorkerError) as refused:
+            client.result(job_id)
+        assert refused.value.code == ("KeyMismatch" if posing else "WorkerNotEligible")
+        # Elsewhere that can't be told, and it is said.
+        elsewhere = owner.client(state_dir=world.folder / "elsewhere")
+        assert not elsewhere.result(job_id).is_submission_known
+
+    def test_a_key_of_the_worker_itself_that_leaked_later_does_not_choose_its_time(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        """Its evidence is judged at the signed time, so that is compared with the submission."""
+        world, chain = owner.world, owner.world.chain.inside
+        worker, once = owner.worker(valid_for=30 * DAY), chain.now()
+        world.clock.advance(DAY)
+        client = owner.client()
+        job_id = client.submit(task, workers=[worker.worker])
+        world.process(job_id, world.workers.index(worker))
+        job = chain.read(world.processor.get_job(job_id))
+        assert job is not None
+        signed = _signed_at(owner, worker, job, once, b"FORGED")
+        world.chain.answers["get_attestation"] = lambda attestation: replace(
+            attestation,
+            result_hash=signed.result_hash,
+            attestation_proof=signed.attestation_proof,
+        )
+        world.chain.answers["get_job"] = lambda job: replace(job, created_at=once)
+
+        with pytest.raises(RefusedError) as refused:
+            client.result(job_id)
+        assert refused.value.code == "StatementBeforeJob"
+
+    def test_a_worker_of_another_version_than_it_is_registered_as_signs_nothing_that_is_shown(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        worker, policy = _of_a_revoked_version(owner)
+        believing = owner.client(policy=None, trusted_node=True)
+        job_id = believing.submit(task, workers=[worker.worker])
+        owner.world.process(job_id, owner.world.workers.index(worker))
+
+        with pytest.raises(RefusedError, match="registered with another measurement") as refused:
+            owner.client(policy=policy).result(job_id)
+        assert refused.value.code == "E09"
+
+    def test_what_was_signed_after_a_recovery_is_judged_by_it(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        """By the collateral of then, which the bundle holds, it would be up to date."""
+        worker = owner.worker(valid_for=29 * DAY)
+        source = Publishing(owner.simulator)
+        client = owner.client(collateral=source)
+        before, after = (client.submit(task, workers=[worker.worker]) for _ in range(2))
+        owner.world.process(before, owner.world.workers.index(worker))
+        owner.world.clock.advance(1_000)
+        source.simulator = owner.simulator.tcb_recovery(now=owner.world.clock.now)
+        source.issued_at = owner.world.clock.now
+        owner.world.clock.advance(1_000)
+        owner.world.process(after, owner.world.workers.index(worker))
+
+        with pytest.raises(RefusedError) as refused:
+            client.result(after)
+        assert refused.value.code == "E05"
+        assert client.result(before).evidence is not None
+        # Without a source nobody told this owner.
+        assert owner.client().result(after).evidence is not None
+
+    def test_collateral_that_is_of_no_use_at_all_is_not_passed_over(
+        self, owner: PolicyWorld, task: TaskInput
+    ) -> None:
+        job_id, _ = self._processed(owner, task)
+        expired = owner.simulator.collateral(now=owner.world.clock.now - 60 * DAY)
+
+        with pytest.raises(RefusedError) as refused:
+            owner.client(collateral=StaleSource(expired)).result(job_id)
+        assert refused.value.code == "E03"
+        with pytest.raises(CollateralUnavailableError):
+            owner.client(collateral=StaleSource(None)).result(job_id)
 
     def test_a_key_without_accepted_evidence_signs_nothing_that_is_shown(
         self, owner: PolicyWorld, task: TaskInput

@@ -1,6 +1,7 @@
 """What an owner accepts: each check fails alone, and nothing is shown then."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from orchestrator.errors import (
     BlobNotFoundError,
     BlobTooLargeError,
     BlobUnavailableError,
+    ChainMismatchError,
     DigestMismatchError,
     Error,
     InputError,
@@ -27,9 +29,11 @@ from orchestrator.errors import (
 from orchestrator.models import (
     Attestation,
     Completion,
+    JobHead,
     JobId,
     JobStatus,
     Outcome,
+    Page,
     TaskInput,
     Worker,
 )
@@ -122,7 +126,16 @@ class TestAccepted:
         elsewhere = world.client(state_dir=world.folder / "elsewhere")
 
         assert client.result(completion.job_id) == before
-        assert elsewhere.result(completion.job_id) == before
+        assert before.is_submission_known
+        assert elsewhere.result(completion.job_id) == replace(before, is_submission_known=False)
+
+    def test_a_rebuilt_list_knows_of_the_submission_what_the_node_says(
+        self, world: World, completion: Completion
+    ) -> None:
+        elsewhere = world.client(state_dir=world.folder / "elsewhere")
+        elsewhere.rebuild()
+
+        assert not elsewhere.result(completion.job_id).is_submission_known
 
     def test_worker_whose_registration_ended(
         self, world: World, client: JobClient, completion: Completion
@@ -205,10 +218,95 @@ class TestRefused:
     def test_worker_that_the_job_is_not_for(self, world: World, task: TaskInput) -> None:
         client = world.client()
         job_id = client.submit(task, workers=[1])
-        world.process(job_id)
+        world.record(world.workers[0].execute(job_id, lambda task: task.input))
+        job = world.chain.read(world.processor.get_job(job_id))
+        digest = world.blobs.put(b"of another worker")
+        forged = world.workers[1].sign(job, Outcome.COMPLETED, digest)
         world.chain.answers["get_job"] = lambda job: replace(job, workers=(2,))
+        world.chain.answers["get_attestation"] = lambda attestation: replace(
+            attestation,
+            worker=2,
+            result_hash=forged.result_hash,
+            attestation_proof=forged.attestation_proof,
+            tee_worker_pubkey=forged.tee_worker_pubkey,
+        )
 
         _refused(client, job_id, "WorkerNotEligible")
+
+    def test_a_rebuild_does_not_let_the_node_say_when_and_to_whom_a_job_was_sealed(
+        self, world: World, client: JobClient, job_id: JobId
+    ) -> None:
+        (before,) = client.jobs(refresh=False)
+
+        def forge(page: Page[JobHead]) -> Page[JobHead]:
+            forged = (replace(head, workers=(2,), created_at=1) for head in page.items)
+            return replace(page, items=tuple(forged))
+
+        world.chain.answers["jobs_page"] = forge
+        client.rebuild()
+
+        (after,) = client.jobs(refresh=False)
+        assert (after.workers, after.created_at) == (before.workers, before.created_at)
+
+    def test_worker_with_another_encryption_key_than_it_was_sealed_to(
+        self, world: World, client: JobClient, completion: Completion
+    ) -> None:
+        world.chain.answers["get_worker"] = lambda worker: replace(
+            worker, encryption_key=EncryptionKey.generate().public_key
+        )
+
+        _refused(client, completion.job_id, "KeyMismatch")
+
+    @pytest.mark.parametrize(
+        ("field", "offset", "code"),
+        [
+            ("started_at", -600_001, "StatementBeforeJob"),
+            ("issued_at", -600_001, "StatementBeforeJob"),
+            ("issued_at", 600_001, "StatementFromFuture"),
+        ],
+    )
+    def test_a_statement_is_not_older_than_its_job_nor_from_the_future(
+        self, world: World, client: JobClient, job_id: JobId, field: str, offset: int, code: str
+    ) -> None:
+        """The contract has looked; a node that lies about it has not."""
+        world.process(job_id)
+        (listed,) = client.jobs(refresh=False)
+
+        def signed_at(time: int) -> None:
+            def change(attestation: Attestation) -> Attestation:
+                times: dict[str, Any] = {field: time}
+                proof = replace(attestation.attestation_proof, **times)
+                return replace(attestation, attestation_proof=proof)
+
+            world.chain.answers["get_attestation"] = change
+
+        signed_at(listed.created_at + offset)
+        _refused(client, job_id, code)
+        signed_at(listed.created_at + offset - (1 if offset > 0 else -1))
+        with pytest.raises(InvalidSignatureError):  # only this is left to say of it
+            client.result(job_id)
+
+    @pytest.mark.parametrize("label", ["get_job", "get_attestation", "get_worker"])
+    @pytest.mark.parametrize("is_listed", [True, False])
+    def test_a_node_that_answers_with_something_else_than_was_asked_for(
+        self, world: World, task: TaskInput, label: str, is_listed: bool
+    ) -> None:
+        client = world.client() if is_listed else world.client(state_dir=world.folder / "elsewhere")
+        submitting = world.client()
+        first, second = (submitting.submit(task, workers=[1]) for _ in range(2))
+        for job_id in (first, second):
+            world.process(job_id)
+        processor = world.processor
+        call: Any = {
+            "get_job": processor.get_job(first),
+            "get_attestation": processor.get_attestation(first),
+            "get_worker": processor.get_worker(2),
+        }[label]
+        other = world.chain.inside.read(call)
+        world.chain.answers[label] = lambda _: other
+
+        with pytest.raises(ChainMismatchError, match="the node answers with that of"):
+            client.result(second)
 
     def test_other_payload_than_was_submitted(
         self, world: World, client: JobClient, completion: Completion
