@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from orchestrator.evidence import Policy
     from orchestrator.registrar import Admission, EvidenceArchive, Examined, Registrar
 
-MAX_POLICY_BYTES = 1 << 20
 EVIDENCE = ("policy", "collateral", "evidence", "registrar_tokens")
 
 
@@ -32,6 +31,7 @@ def read_policy(session: "Session") -> "tuple[Policy, bytes]":
         InputError: The file can't be read, or is no policy.
     """
     from orchestrator.cli.values import read_input
+    from orchestrator.evidence import MAX_POLICY_BYTES
 
     path = Path(session.required("policy")).expanduser()
     data = read_input("policy", path, max_bytes=MAX_POLICY_BYTES)

@@ -8,7 +8,7 @@ import typer
 
 from orchestrator.cli.command import command
 from orchestrator.cli.output import Document, JsonValue, to_json
-from orchestrator.cli.session import MAX_POLICY_BYTES, Session
+from orchestrator.cli.session import Session
 from orchestrator.cli.values import parse_time, read_input, shown_duration
 from orchestrator.cli.verdicts import SIMULATED
 from orchestrator.errors import InputError
@@ -90,8 +90,12 @@ def from_evidence(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="An evidence bundle.")],
     output: OutputOption = None,
     name: Annotated[
-        str, typer.Option(metavar="NAME", help="What to call the measurement set.")
-    ] = "evidence",
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What to call the measurement set; TEE and hash's first digits if none.",
+        ),
+    ] = None,
     root: Annotated[
         list[str] | None,
         typer.Option(
@@ -138,6 +142,7 @@ def schema(session: Session) -> None:
 
 
 def _load(file: Path) -> "Policy":
+    from orchestrator.evidence import MAX_POLICY_BYTES
     from orchestrator.evidence.policy_file import load_policy
 
     return load_policy(read_input("policy", file, max_bytes=MAX_POLICY_BYTES))
@@ -201,6 +206,9 @@ def _document(policy: "Policy") -> dict[str, JsonValue]:
         "debug": policy.attributes.debug,
         "required_events": sorted(policy.required_events),
         "forbidden_events": sorted(policy.forbidden_events),
+        "event_payloads": {
+            name: f"sha256:{digest.hex()}" for name, digest in sorted(policy.event_payloads.items())
+        },
         "maximum_age": shown_duration(policy.maximum_age),
         "maximum_registration": shown_duration(policy.maximum_registration),
     }

@@ -9,7 +9,7 @@ from orchestrator.cli.access import READ, FromBlock
 from orchestrator.cli.attestations import attestation_of
 from orchestrator.cli.command import command
 from orchestrator.cli.output import shown_time, to_json
-from orchestrator.cli.session import MAX_POLICY_BYTES, Session
+from orchestrator.cli.session import Session
 from orchestrator.cli.values import read_input
 from orchestrator.errors import BlobError, InputError, RefusedError
 
@@ -138,7 +138,7 @@ def _evidence(session: Session, file: "AttestationFile", given: Path | None) -> 
 def _policy(session: Session, evidence: bytes) -> bytes:
     """The policy file whose hash the bundle holds: the setting's, or the folder's."""
     from orchestrator.encoding import blake2_256
-    from orchestrator.evidence import load_bundle
+    from orchestrator.evidence import MAX_POLICY_BYTES, load_bundle
 
     wanted = load_bundle(evidence).policy_hash
     if wanted is None:

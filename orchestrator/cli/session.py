@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_POLICY_BYTES = 1 << 20
-
 
 class Session:
     """One command's settings, output and open things; leaving it closes them."""
@@ -252,6 +250,7 @@ class Session:
         if path is None:
             return None
         from orchestrator.cli.values import read_input
+        from orchestrator.evidence import MAX_POLICY_BYTES
         from orchestrator.evidence.policy_file import load_policy
 
         return load_policy(read_input("policy", path.expanduser(), max_bytes=MAX_POLICY_BYTES))

@@ -22,6 +22,7 @@ from orchestrator.evidence.bundle import (
     load_collateral_json,
 )
 from orchestrator.evidence.policy import (
+    MAX_POLICY_BYTES,
     Attributes,
     MeasurementSet,
     Platforms,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 __all__ = [
     "INTEL_ROOT",
     "MAX_BUNDLE_BYTES",
+    "MAX_POLICY_BYTES",
     "Attributes",
     "Collateral",
     "EvidenceBundle",

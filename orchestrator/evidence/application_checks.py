@@ -7,17 +7,26 @@ from hashlib import sha256
 from orchestrator.errors import EncodingError
 from orchestrator.evidence.event_log import RuntimeEvent, replay, runtime_events
 from orchestrator.evidence.finding import CheckFailedError
-from orchestrator.evidence.policy import MeasurementSet, Policy, SgxMeasurements, TdxMeasurements
+from orchestrator.evidence.policy import (
+    KEY_PROVIDER,
+    MeasurementSet,
+    Policy,
+    SgxMeasurements,
+    TdxMeasurements,
+)
 from orchestrator.evidence.quote import Quote, SgxReport, TdxReport
 
 __all__ = [
     "Application",
     "attested_application",
+    "boot_payload",
     "check_event_log",
     "matching_sets",
     "select_set",
 ]
 
+# dstack's last event of the boot: what comes after it may be the application's.
+_READY = "system-ready"
 _REGISTERS = ("mrtd", "rtmr0", "rtmr1", "rtmr2")
 # dstack's first version of MRCONFIGID: 0x01, the compose hash, zeros.
 _CONFIG_V1 = 1
@@ -95,6 +104,7 @@ def check_event_log(
     1. The log can be read, and no entry contradicts itself.
     2. Its replay gives the quote's RTMR3; an SGX quote has none, so no log either.
     3. The events that the policy requires are there, and none that it forbids.
+    4. Those whose payload it pins are there once, of the boot, with that payload.
 
     Raises:
         CheckFailedError: One of these is not so.
@@ -130,7 +140,34 @@ def check_event_log(
             f"forbidden and in the log: {', '.join(forbidden)}",
             "is this the image that was reviewed?",
         )
+    # 4.
+    for name, pinned in sorted(policy.event_payloads.items()):
+        _check_pinned(events, name, pinned)
     return events, sentence
+
+
+def _check_pinned(events: Sequence[RuntimeEvent], name: str, pinned: bytes) -> None:
+    payload = boot_payload(events, name)
+    if payload is None:
+        raise CheckFailedError(
+            f"pinned and not in the log: {name}", "is this the image that was reviewed?"
+        )
+    if sha256(payload).digest() != pinned:
+        raise CheckFailedError(
+            f"{name!r} is {_shown(payload)}, and the policy pins another payload",
+            "its keys may come from a server of the host's own; if you reviewed who it is, pin it"
+            " in [events.payloads]"
+            if name == KEY_PROVIDER
+            else "if you reviewed what it is now, pin it in [events.payloads]",
+        )
+
+
+def _shown(payload: bytes) -> str:
+    """Say what a payload is, which whoever runs the host may have chosen."""
+    text = payload.decode("ascii", "replace")
+    if text.isascii() and text.isprintable() and len(text) <= 200:
+        return repr(text)
+    return f"{len(payload)} bytes of SHA-256 {sha256(payload).hexdigest()}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +184,8 @@ def attested_application(
     """
     Return what the replayed log and the quote say about the application (first half of E11).
 
-    1. The log names compose hash and app id at most once: whoever emits a second one is not the
-       system.
+    1. The log names compose hash and app id at most once, and in the boot: whoever emits a second
+       one, or one when the system is ready, is not the system.
     2. MRCONFIGID, where it is dstack's version 1, does not contradict the log. It is no source of
        its own: the host chooses it, and only software in the TD can hold it against what runs.
     3. The compose document, if there is one, hashes to it.
@@ -157,7 +194,8 @@ def attested_application(
         CheckFailedError: One of these is not so.
     """
     # 1.
-    compose_hash, app_id = _only(events, "compose-hash", 32), _only(events, "app-id", 20)
+    compose_hash = boot_payload(events, "compose-hash", length=32)
+    app_id = boot_payload(events, "app-id", length=20)
     # 2.
     report = quote.report
     if isinstance(report, TdxReport) and report.mr_config_id[0] == _CONFIG_V1:
@@ -173,13 +211,28 @@ def attested_application(
     return Application(compose_hash=compose_hash, app_id=app_id)
 
 
-def _only(events: Sequence[RuntimeEvent], name: str, length: int) -> bytes | None:
-    payloads = [event.payload for event in events if event.name == name]
-    if len(payloads) > 1:
-        raise CheckFailedError(f"the event log has {len(payloads)} events {name!r}")
-    if payloads and len(payloads[0]) != length:
-        raise CheckFailedError(f"{name!r} is {len(payloads[0])} bytes, must be {length}")
-    return payloads[0] if payloads else None
+def boot_payload(
+    events: Sequence[RuntimeEvent], name: str, *, length: int | None = None
+) -> bytes | None:
+    """Return the payload of the boot's one event of that name, `None` if there is none."""
+    places = [place for place, event in enumerate(events) if event.name == name]
+    if not places:
+        return None
+    if len(places) > 1:
+        raise CheckFailedError(
+            f"the event log has {len(places)} events {name!r}",
+            "the application must not emit events with a name of the system's",
+        )
+    ready = next((place for place, event in enumerate(events) if event.name == _READY), None)
+    if ready is not None and places[0] > ready:
+        raise CheckFailedError(
+            f"{name!r} comes after {_READY!r}, when the application may emit events",
+            "the application must not emit events with a name of the system's",
+        )
+    payload = events[places[0]].payload
+    if length not in (None, len(payload)):
+        raise CheckFailedError(f"{name!r} is {len(payload)} bytes, must be {length}")
+    return payload
 
 
 def select_set(

@@ -6,11 +6,13 @@ What evidence must be to be accepted: a policy, as its TOML file says it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from orchestrator.encoding import measurement_hash
 
 __all__ = [
+    "KEY_PROVIDER",
+    "MAX_POLICY_BYTES",
     "Attributes",
     "MeasurementSet",
     "Platforms",
@@ -20,6 +22,11 @@ __all__ = [
     "TcbRules",
     "TdxMeasurements",
 ]
+
+# A strict policy is 2 KiB. Whoever reads one, also a stranger's in a receipt, reads no more.
+MAX_POLICY_BYTES: Final = 1 << 16
+# dstack's event that says who gave the TD its keys.
+KEY_PROVIDER: Final = "key-provider"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +44,8 @@ class TdxMeasurements:
     A measurement set for TDX: registers of 48 bytes, and what runs on them.
 
     Without a compose hash (32) and an app id (20) the application is in the registers themselves,
-    and the policy has to say so.
+    and the policy has to say so. An app id alone says nothing by itself: the host chooses it, and
+    only a key provider that the policy pins can have held it against the compose document.
     """
 
     name: str
@@ -128,7 +136,9 @@ class Policy:
     """
     Everything that is not allowed here is refused; times in ms.
 
-    `required_events` and `forbidden_events` are names in RTMR3's log. `maximum_age` is how old a
+    `required_events` and `forbidden_events` are names in RTMR3's log. `event_payloads` are events
+    that must be there once with this payload (its SHA-256), from before the application ran; but
+    for them, an event's name alone says nothing about who is behind it. `maximum_age` is how old a
     challenge may be when its evidence is verified, `maximum_registration` how long a worker may be
     registered on one piece of evidence. `policy_hash` is blake2-256 of the file's bytes.
     """
@@ -141,5 +151,6 @@ class Policy:
     attributes: Attributes = field(default_factory=Attributes)
     required_events: frozenset[str] = frozenset()
     forbidden_events: frozenset[str] = frozenset()
+    event_payloads: Mapping[str, bytes] = field(default_factory=dict)
     maximum_age: int = 600_000
     maximum_registration: int = 7 * 86_400_000

@@ -1,5 +1,6 @@
 """What a policy's change does, in words, and what is odd about one policy."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from enum import Enum
 from typing import Final
 
 from orchestrator.evidence.policy import (
+    KEY_PROVIDER,
     MeasurementSet,
     Policy,
     SgxMeasurements,
@@ -161,6 +163,16 @@ def _events(old: Policy, new: Policy) -> Iterator[PolicyChange]:
         ("forbidden event", old.forbidden_events, new.forbidden_events),
     ):
         yield from _members(what, before, after, adding_allows=False)
+    for name in sorted(old.event_payloads.keys() | new.event_payloads.keys()):
+        first, then = old.event_payloads.get(name), new.event_payloads.get(name)
+        if first is None or then is None:
+            yield _change(
+                f"the payload of event {name} is {'no longer ' if then is None else ''}pinned",
+                more=then is None,
+            )
+        elif first != then:
+            yield _change(f"event {name} with payload sha256:{then.hex()} is accepted", more=True)
+            yield _change(f"event {name} with payload sha256:{first.hex()} is not", more=False)
 
 
 def _times(old: Policy, new: Policy) -> Iterator[PolicyChange]:
@@ -183,7 +195,8 @@ def _nothing_allowed(policy: Policy) -> Iterator[str]:
         if not held
     ]
     yield from (f"nothing is allowed: the policy names no {what}" for what in missing)
-    both = sorted(policy.required_events & policy.forbidden_events)
+    wanted = policy.required_events | policy.event_payloads.keys()
+    both = sorted(wanted & policy.forbidden_events)
     if both:
         yield f"nothing is allowed: required and forbidden at once: {', '.join(both)}"
     denied = policy.platforms.allowed & policy.platforms.denied
@@ -211,11 +224,19 @@ def _loose_sets(policy: Policy) -> Iterator[str]:
             yield (
                 f"set {one.name!r}: no application is named, so what runs must be in the registers"
                 if one.app_id is None
-                else f"set {one.name!r}: every compose document of this app id is accepted"
+                else f"set {one.name!r}: every compose document that the key provider allows for"
+                " this app id is accepted"
             )
-    hashes = [one.measurement for one in policy.measurements]
+    if KEY_PROVIDER not in policy.event_payloads:
+        for one in policy.measurements:
+            if isinstance(one, TdxMeasurements) and (one.compose_hash or one.app_id):
+                yield (
+                    f"set {one.name!r}: {KEY_PROVIDER} is not pinned in [events.payloads], so a"
+                    " host that gives the TD its keys from a server of its own is accepted"
+                )
+    hashes = Counter(one.measurement for one in policy.measurements)
     for one in policy.measurements:
-        if hashes.count(one.measurement) > 1:
+        if hashes[one.measurement] > 1:
             yield f"set {one.name!r}: another set has the same measurements"
 
 

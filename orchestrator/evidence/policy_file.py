@@ -8,8 +8,10 @@ and so is a value that could be read in two ways. `policy.schema.json` says the 
 import difflib
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Final, Literal
+from hashlib import sha256
+from typing import Annotated, Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -33,6 +35,8 @@ from orchestrator.encoding import blake2_256
 from orchestrator.errors import ConfigError
 from orchestrator.evidence.intel_root import INTEL_ROOT, is_intel_root
 from orchestrator.evidence.policy import (
+    KEY_PROVIDER,
+    MAX_POLICY_BYTES,
     Attributes,
     MeasurementSet,
     Platforms,
@@ -47,7 +51,8 @@ from orchestrator.evidence.tcb import REVOKED, TCB_STATUSES
 __all__ = ["INTEL", "is_event_name", "load_policy", "load_root", "policy_schema"]
 
 INTEL: Final = "intel"
-MAX_POLICY_BYTES: Final = 1 << 20
+_MOST_SETS: Final = 256
+_MOST_ENTRIES: Final = 1_024
 # The parser takes time and memory by the square of a dotted key's length; no line of a policy has
 # more than a few dots, and a stranger's policy is in a receipt.
 _MOST_DOTS: Final = 200
@@ -57,6 +62,7 @@ _DURATION: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}$"
 _EVENT: Final = r"^[!-9;-~]{1,200}$"
 _ADVISORY: Final = r"^[A-Z]+-[A-Z]+-[0-9]{5}$"
+_PAYLOAD: Final = r"(sha256:[0-9a-fA-F]{64}|([0-9a-fA-F]{2})*)"
 _U16: Final = (1 << 16) - 1
 _U32: Final = (1 << 32) - 1
 _ACCEPTABLE: Final = tuple(status for status in TCB_STATUSES if status != REVOKED)
@@ -86,6 +92,21 @@ def _duration(value: object) -> int:
     return length
 
 
+def _version(value: object) -> int:
+    # `true` and `1.0` are equal to 1 and are none.
+    if type(value) is not int or value != 1:
+        raise ValueError("must be 1")
+    return value
+
+
+def _payload(value: object) -> bytes:
+    """Return the SHA-256 of an event's payload, which the file has as it is or as that."""
+    if not isinstance(value, str) or not re.fullmatch(_PAYLOAD, value):
+        raise ValueError("must be the payload in hex, or sha256: and 64 hex digits")
+    kind, _, digest = value.rpartition(":")
+    return bytes.fromhex(digest) if kind else sha256(bytes.fromhex(value)).digest()
+
+
 def _status(value: object) -> str:
     if value == REVOKED:
         raise ValueError(f"{REVOKED} is always refused and can't be allowed")
@@ -98,6 +119,12 @@ Register = Annotated[bytes, BeforeValidator(_hex(48)), _hex_schema(48)]
 Hash = Annotated[bytes, BeforeValidator(_hex(32)), _hex_schema(32)]
 AppId = Annotated[bytes, BeforeValidator(_hex(20)), _hex_schema(20)]
 PlatformId = Annotated[bytes, BeforeValidator(_hex(16)), _hex_schema(16)]
+Payload = Annotated[
+    bytes,
+    BeforeValidator(_payload),
+    WithJsonSchema({"type": "string", "pattern": f"^{_PAYLOAD}$"}),
+]
+Version = Annotated[int, BeforeValidator(_version), WithJsonSchema({"type": "integer", "const": 1})]
 Duration = Annotated[
     int,
     BeforeValidator(_duration),
@@ -124,7 +151,9 @@ class RootsSection(_Section):
 
     intel: bool = Field(default=False, description="Intel's SGX root: genuine TEEs.")
     other: dict[Name, str] = Field(
-        default={}, description="Other roots by name, as PEM. They prove no TEE."
+        default={},
+        max_length=_MOST_ENTRIES,
+        description="Other roots by name, as PEM. They prove no TEE.",
     )
 
 
@@ -182,12 +211,18 @@ class SgxSection(_Section):
 class TcbSection(_Section):
     """Which states of a platform's TCB are good enough."""
 
-    statuses: list[Status] = Field(default=[], description="Accepted as they are.")
+    statuses: list[Status] = Field(
+        default=[], max_length=_MOST_ENTRIES, description="Accepted as they are."
+    )
     grace: dict[Status, Duration] = Field(
-        default={}, description="Accepted for so long after the newest TCB level's date."
+        default={},
+        max_length=_MOST_ENTRIES,
+        description="Accepted for so long after the date of the first TCB level that was missed.",
     )
     denied_advisories: list[Advisory] = Field(
-        default=[], description="Refused when one applies to the platform."
+        default=[],
+        max_length=_MOST_ENTRIES,
+        description="Refused when one applies to the platform.",
     )
     minimum_evaluation_number: int = Field(
         default=0, ge=0, le=_U32, description="Least tcbEvaluationDataNumber."
@@ -198,9 +233,11 @@ class PlatformsSection(_Section):
     """Which machines."""
 
     allowed: list[PlatformId] = Field(
-        default=[], description="PPIDs or PIIDs; any machine when empty."
+        default=[], max_length=_MOST_ENTRIES, description="PPIDs or PIIDs; any machine when empty."
     )
-    denied: list[PlatformId] = Field(default=[], description="PPIDs or PIIDs; wins over allowed.")
+    denied: list[PlatformId] = Field(
+        default=[], max_length=_MOST_ENTRIES, description="PPIDs or PIIDs; wins over allowed."
+    )
     dynamic_platform: bool = Field(default=True, description="Machines of several packages.")
     cached_keys: bool = Field(default=True, description="Machines whose keys Intel keeps.")
     smt: bool = Field(default=True, description="Machines with hyper-threading.")
@@ -213,10 +250,19 @@ class AttributesSection(_Section):
 
 
 class EventsSection(_Section):
-    """Names in RTMR3's event log."""
+    """RTMR3's event log."""
 
-    required: list[Event] = Field(default=[], description="Each must be in the log.")
-    forbidden: list[Event] = Field(default=[], description="None may be in the log.")
+    required: list[Event] = Field(
+        default=[], max_length=_MOST_ENTRIES, description="Names: each must be in the log."
+    )
+    forbidden: list[Event] = Field(
+        default=[], max_length=_MOST_ENTRIES, description="Names: none may be in the log."
+    )
+    payloads: dict[Event, Payload] = Field(
+        default={},
+        max_length=_MOST_ENTRIES,
+        description="Payloads by name: each must be there once, before the application runs.",
+    )
 
 
 class LimitsSection(_Section):
@@ -237,10 +283,14 @@ class LimitsSection(_Section):
 class PolicyDocument(_Section):
     """Policy for TEE evidence, version 1. What is not here is not allowed."""
 
-    version: Literal[1] = Field(default=1, description="Of this format.")
+    version: Version = Field(default=1, description="Of this format.")
     roots: RootsSection = RootsSection()
-    tdx: list[TdxSection] = Field(default=[], description="Measurement sets; any one must match.")
-    sgx: list[SgxSection] = Field(default=[], description="Measurement sets; any one must match.")
+    tdx: list[TdxSection] = Field(
+        default=[], max_length=_MOST_SETS, description="Measurement sets; any one must match."
+    )
+    sgx: list[SgxSection] = Field(
+        default=[], max_length=_MOST_SETS, description="Measurement sets; any one must match."
+    )
     tcb: TcbSection = TcbSection()
     platforms: PlatformsSection = PlatformsSection()
     attributes: AttributesSection = AttributesSection()
@@ -273,7 +323,8 @@ def load_policy(data: bytes) -> Policy:
         raise ConfigError(f"policy: a line has more than {_MOST_DOTS} dots")
     try:
         tables = tomllib.loads(data.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, OverflowError, RecursionError) as error:
+        # The parser lets through what a number or a date of too many digits raises.
         raise ConfigError(f"policy: not TOML: {error}") from error
     try:
         document = PolicyDocument.model_validate(tables)
@@ -299,6 +350,7 @@ def load_policy(data: bytes) -> Policy:
         attributes=Attributes(debug=document.attributes.debug),
         required_events=frozenset(document.events.required),
         forbidden_events=frozenset(document.events.forbidden),
+        event_payloads=document.events.payloads,
         maximum_age=document.limits.maximum_age,
         maximum_registration=document.limits.maximum_registration,
     )
@@ -360,10 +412,16 @@ def _measurements(document: PolicyDocument) -> tuple[MeasurementSet, ...]:
         ),
         *(SgxMeasurements(**one.model_dump()) for one in document.sgx),
     )
-    names = [one.name for one in sets]
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(one.name for one in sets).items():
+        if count > 1:
             raise ConfigError(f"policy: two measurement sets are named {name!r}")
+    for one in document.tdx:
+        is_alone = one.app_id is not None and one.compose_hash is None
+        if is_alone and KEY_PROVIDER not in document.events.payloads:
+            raise ConfigError(
+                f"policy: tdx: set {one.name!r} names app_id alone, which any host can claim for"
+                " any compose document: name compose_hash, or pin key-provider in [events.payloads]"
+            )
     return sets
 
 

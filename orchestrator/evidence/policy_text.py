@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_der_x509_certificate
@@ -9,7 +10,11 @@ from cryptography.x509 import load_der_x509_certificate
 from orchestrator.attestation import CheckOutcome
 from orchestrator.encoding import blake2_256
 from orchestrator.errors import InputError
-from orchestrator.evidence.application_checks import attested_application, check_event_log
+from orchestrator.evidence.application_checks import (
+    attested_application,
+    boot_payload,
+    check_event_log,
+)
 from orchestrator.evidence.appraisal import Genuine, appraise
 from orchestrator.evidence.bundle import EvidenceBundle, load_bundle
 from orchestrator.evidence.event_log import RuntimeEvent
@@ -22,12 +27,23 @@ from orchestrator.evidence.platform_checks import (
     evaluation_number,
     tcb_state,
 )
-from orchestrator.evidence.policy import Attributes, Policy, Root
+from orchestrator.evidence.policy import (
+    KEY_PROVIDER,
+    Attributes,
+    MeasurementSet,
+    Policy,
+    Root,
+    SgxMeasurements,
+    TdxMeasurements,
+)
 from orchestrator.evidence.policy_file import INTEL, is_event_name, load_policy
 from orchestrator.evidence.quote import Quote, SgxReport, parse_quote
 from orchestrator.evidence.tcb import REVOKED
 
 __all__ = ["policy_from_evidence", "starter_policy"]
+
+_PINNED = (KEY_PROVIDER, "mr-kms", "os-image-hash")
+_MAX_PLAIN_PAYLOAD = 256
 
 _STARTER = """\
 # Which TEE evidence is good enough. What is not allowed here is refused: as it stands, this file
@@ -68,6 +84,9 @@ debug = false
 required = []
 forbidden = []
 
+[events.payloads]
+# key-provider = "…"  # who gives the TD its keys: the event's payload in hex
+
 [limits]
 maximum_age = "10m"
 maximum_registration = "7d"
@@ -80,19 +99,20 @@ def starter_policy() -> str:
 
 
 def policy_from_evidence(
-    data: bytes, *, now: int, name: str, roots: Sequence[Root] | None = None
+    data: bytes, *, now: int, name: str | None = None, roots: Sequence[Root] | None = None
 ) -> str:
     """
     Return the strict policy file that the bundle *data* meets at *now* (ms).
 
     It allows one root, one measurement set called *name*, one TCB status, one machine, this
-    evaluation or a newer one, and wants the same events in the log. Whether these measurements are
+    evaluation or a newer one, and wants the same events in the log, from the same key provider.
+    Whether these measurements are
     those of the code that you reviewed, nobody but you can know.
 
     Args:
         data: The bundle's bytes, with collateral.
         now: In ms.
-        name: Of the measurement set.
+        name: Of the measurement set; the TEE and the first digits of its hash if absent.
         roots: That the evidence may end in; Intel's if absent.
 
     Raises:
@@ -114,6 +134,7 @@ def policy_from_evidence(
         check_attributes(genuine, quote, permissive)
         events, _ = check_event_log(quote, bundle.event_log, permissive)
         measured = _set_lines(name, quote, events, bundle.compose)
+        pinned = _payload_lines(events)
     except CheckFailedError as error:
         raise InputError(f"no policy accepts this evidence: {error.detail}") from error
     required = dict.fromkeys(event.name for event in events if is_event_name(event.name))
@@ -129,6 +150,7 @@ def policy_from_evidence(
             "",
             "[events]",
             f"required = {_list(required)}",
+            *pinned,
             "",
             "[limits]",
             'maximum_age = "10m"',
@@ -167,22 +189,48 @@ def _root_lines(genuine: Genuine) -> tuple[str, ...]:
 
 
 def _set_lines(
-    name: str, quote: Quote, events: Sequence[RuntimeEvent], compose: bytes | None
+    name: str | None, quote: Quote, events: Sequence[RuntimeEvent], compose: bytes | None
 ) -> tuple[str, ...]:
     application = attested_application(quote, tuple(events), compose)
     report = quote.report
+    made: MeasurementSet
     if isinstance(report, SgxReport):
-        return ("", "[[sgx]]", f"name = {_quoted(name)}", f'mrenclave = "{report.mrenclave.hex()}"')
-    lines = ["", "[[tdx]]", f"name = {_quoted(name)}"]
-    lines += [
-        f'{register} = "{getattr(report, register).hex()}"'
-        for register in ("mrtd", "rtmr0", "rtmr1", "rtmr2")
-    ]
-    named = {"compose_hash": application.compose_hash, "app_id": application.app_id}
+        made = SgxMeasurements(name="", mrenclave=report.mrenclave)
+        named = {"mrenclave": made.mrenclave}
+    else:
+        made = TdxMeasurements(
+            name="",
+            mrtd=report.mrtd,
+            rtmr0=report.rtmr0,
+            rtmr1=report.rtmr1,
+            rtmr2=report.rtmr2,
+            compose_hash=application.compose_hash,
+            app_id=application.app_id,
+        )
+        keys = ("mrtd", "rtmr0", "rtmr1", "rtmr2", "compose_hash", "app_id")
+        named = {key: getattr(made, key) for key in keys}
+    called = f"{quote.tee}-{made.measurement.hex()[:12]}" if name is None else name
+    lines = ["", f"[[{quote.tee}]]", f"name = {_quoted(called)}"]
     lines += [f'{key} = "{value.hex()}"' for key, value in named.items() if value is not None]
-    if not any(named.values()):
+    if isinstance(made, TdxMeasurements) and made.compose_hash is None and made.app_id is None:
         lines.append("application_in_registers = true")
     return tuple(lines)
+
+
+def _payload_lines(events: Sequence[RuntimeEvent]) -> tuple[str, ...]:
+    """Pin who gave the TD its keys, and which image it runs, where the log says so."""
+    lines: list[str] = []
+    for name in _PINNED:
+        payload = boot_payload(events, name)
+        if payload is None:
+            continue
+        text = payload.decode("ascii", "replace")
+        if text and text.isascii() and text.isprintable() and len(text) <= _MAX_PLAIN_PAYLOAD:
+            lines.append(f"# {text}")
+        is_long = len(payload) > _MAX_PLAIN_PAYLOAD
+        value = f"sha256:{sha256(payload).hexdigest()}" if is_long else payload.hex()
+        lines.append(f'{name} = "{value}"')
+    return ("", "[events.payloads]", *lines) if lines else ()
 
 
 def _platform_lines(genuine: Genuine, quote: Quote, state: TcbState) -> tuple[str, ...]:
@@ -214,4 +262,5 @@ def _quoted(value: str) -> str:
 
 
 def _flag(value: bool | None) -> str:  # noqa: FBT001 - one value of the file, not an option
-    return "true" if value else "false"
+    # A certificate that does not say is refused where the flag is not allowed.
+    return "false" if value is False else "true"

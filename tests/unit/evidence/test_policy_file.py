@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from hashlib import sha256
 from importlib import resources
 
 import pytest
@@ -12,6 +13,7 @@ from orchestrator.encoding import blake2_256
 from orchestrator.errors import ConfigError
 from orchestrator.evidence import (
     INTEL_ROOT,
+    MAX_POLICY_BYTES,
     Attributes,
     Platforms,
     Policy,
@@ -24,7 +26,7 @@ from orchestrator.evidence import (
     policy_schema,
     starter_policy,
 )
-from orchestrator.evidence.policy_file import MAX_POLICY_BYTES, PolicyDocument
+from orchestrator.evidence.policy_file import PolicyDocument
 from orchestrator.simulator import Authority
 
 AUTHORITY = Authority.create()
@@ -69,6 +71,10 @@ debug = true
 [events]
 required = ["system-ready"]
 forbidden = ["init-script-hash"]
+[events.payloads]
+key-provider = "7b7D"
+mr-kms = "sha256:{"AB" * 32}"
+storage-fs = ""
 [limits]
 maximum_age = "90s"
 maximum_registration = "36h"
@@ -114,6 +120,11 @@ def test_every_key_is_read() -> None:
         attributes=Attributes(debug=True),
         required_events=frozenset({"system-ready"}),
         forbidden_events=frozenset({"init-script-hash"}),
+        event_payloads={
+            "key-provider": sha256(b"{}").digest(),
+            "mr-kms": b"\xab" * 32,
+            "storage-fs": sha256(b"").digest(),
+        },
         maximum_age=90_000,
         maximum_registration=36 * 3_600_000,
     )
@@ -143,7 +154,24 @@ def test_the_starter_loads_and_allows_nothing() -> None:
         ("[limits]\nxyz = 1", "limits.xyz is not known; known are maximum_age"),
         ("[[tdx]]\nmrdt = 1", r"tdx\[0\].mrdt is not known; did you mean mrtd?"),
         ("[roots]\nInfel = true", "roots.Infel is not known; did you mean intel?"),
-        ("version = 2", "version: input should be 1"),
+        ("version = 2", "version: must be 1"),
+        ("version = true", "version: must be 1"),
+        ("version = 1.0", "version: must be 1"),
+        ("version = " + "1" * 5_000, "not TOML"),
+        ("version = 0x" + "1" * 50_000, "version: must be 1"),
+        ("x = 1979-05-27T07:32:00+99:99", "not TOML"),
+        ('[events.payloads]\nkey-provider = "abc"', "key-provider.*must be the payload in hex"),
+        ('[events.payloads]\nkey-provider = "sha256:ab"', "must be the payload in hex, or sha256:"),
+        ("[events.payloads]\nkey-provider = 1", "must be the payload in hex"),
+        ('[events.payloads]\n"a:b" = ""', "events.payloads.'a:b': string should match"),
+        (TDX + f'app_id = "{"00" * 20}"', "set 'one' names app_id alone.*pin key-provider"),
+        (
+            TDX + f'app_id = "{"00" * 20}"\n[events.payloads]\nmr-kms = ""',
+            "set 'one' names app_id alone",
+        ),
+        ("[tcb]\nstatuses = [" + '"UpToDate",' * 1_025 + "]", "statuses: list should have at most"),
+        ("sgx = [" + "{}," * 257 + "]", "sgx: list should have at most 256"),
+        ("tdx = [" + "{}," * 257 + "]", "tdx: list should have at most 256"),
         ("roots = 1", "roots: input should be"),
         ('[roots]\nintel = "yes"', "roots.intel: input should be a valid boolean"),
         ("[roots]\nintel = 1", "roots.intel: input should be a valid boolean"),
@@ -192,12 +220,23 @@ def test_a_mistake_is_an_error_that_names_the_key(text: str, words: str) -> None
 def test_bytes_that_are_no_text_and_files_without_end_are_errors() -> None:
     with pytest.raises(ConfigError, match="not TOML"):
         load_policy(b"\xff")
-    with pytest.raises(ConfigError, match="at most 1048576"):
-        load_policy(b"#" * (MAX_POLICY_BYTES + 1))
-    # Gigabytes and minutes for the parser, if it got them.
-    for bomb in (b"a" + b".a" * 500_000 + b" = 1", b"[a" + b".a" * 201 + b"]"):
+    longest = b"#" * MAX_POLICY_BYTES
+    assert load_policy(longest) == Policy(policy_hash=blake2_256(longest))
+    with pytest.raises(ConfigError, match="at most 65536"):
+        load_policy(longest + b"#")
+    # Much memory and time for the parser, if it got them.
+    for bomb in (b"a" + b".a" * 30_000 + b" = 1", b"[a" + b".a" * 201 + b"]"):
         with pytest.raises(ConfigError, match="a line has more than 200 dots"):
             load_policy(bomb)
+
+
+def test_an_app_id_alone_goes_with_a_pinned_key_provider() -> None:
+    text = TDX + f'app_id = "{"00" * 20}"\n[events.payloads]\nkey-provider = "7b7d"'
+
+    (one,) = load_policy(text.encode()).measurements
+
+    assert isinstance(one, TdxMeasurements)
+    assert (one.compose_hash, one.app_id) == (None, bytes(20))
 
 
 def pem_of(der: bytes) -> str:

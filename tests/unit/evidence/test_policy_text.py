@@ -88,6 +88,7 @@ def test_evidence_meets_the_policy_made_from_it_and_nothing_else_does() -> None:
     assert not policy.platforms.smt
     assert policy.tcb.minimum_evaluation_number == 20
     assert "system-ready" in policy.required_events
+    assert set(policy.event_payloads) == {"key-provider"}
     for other in (
         Simulator.create(),
         guest(compose=b"{}"),
@@ -121,6 +122,44 @@ def test_it_says_so_when_the_evidence_is_debug_bare_outdated_or_odd(made: Simula
 
     assert accepts(policy, data)
     assert '"] # x' not in policy.required_events
+
+
+def with_boot(payloads: dict[str, bytes]) -> Simulator:
+    """The machine with these payloads in its boot, also of events that it has not otherwise."""
+    left = dict(payloads)
+    boot = [
+        replace(event, payload=left.pop(event.name, event.payload)) for event in Guest().all_events
+    ]
+    more = [RuntimeEvent(name=name, payload=payload) for name, payload in left.items()]
+    return guest(boot_events=(*boot[:-1], *more, boot[-1]))
+
+
+def test_a_host_with_keys_of_its_own_does_not_meet_it() -> None:
+    known = {"mr-kms": b"\1" * 32, "os-image-hash": b"\2" * 300}
+    reviewed = bundle_of(with_boot(known))
+    text = policy_from_evidence(reviewed, now=NOW, name="mine", roots=[ROOT])
+    policy = load_policy(text.encode())
+
+    assert '# {"name":"simulated","id":""}' in text
+    assert 'os-image-hash = "sha256:' in text
+    assert set(policy.event_payloads) == {"key-provider", "mr-kms", "os-image-hash"}
+    assert accepts(policy, reviewed)
+    for name, payload in (
+        ("key-provider", b'{"name":"kms","id":"of the host"}'),
+        ("mr-kms", b"\3" * 32),
+        ("os-image-hash", b"\2" * 299),
+    ):
+        assert not accepts(policy, bundle_of(with_boot({**known, name: payload})))
+
+
+def test_a_set_without_a_name_is_called_by_its_hash() -> None:
+    for simulator in (SIMULATOR, guest(compose=b"{}")):
+        text = policy_from_evidence(bundle_of(simulator), now=NOW, roots=[ROOT])
+
+        (one,) = load_policy(text.encode()).measurements
+
+        assert one.name == f"tdx-{one.measurement.hex()[:12]}"
+        assert one.measurement == simulator.guest.measurements().measurement
 
 
 def test_the_text_says_that_a_simulator_proves_nothing() -> None:
@@ -174,6 +213,7 @@ BASE = Policy(
     roots=(INTEL,),
     measurements=(SIMULATOR.guest.measurements("one"),),
     tcb=TcbRules(statuses=frozenset({"UpToDate"}), minimum_evaluation_number=20),
+    event_payloads={"key-provider": b"\1" * 32},
 )
 OTHER_SET = guest(mrtd=b"\7" * 48).guest.measurements("two")
 
@@ -219,6 +259,10 @@ def test_a_change_allows_more_and_its_reverse_less(wider: Policy, words: str) ->
         (platforms(smt=False), "smt"),
         (replace(BASE, required_events=frozenset({"x"})), "required event x"),
         (replace(BASE, forbidden_events=frozenset({"x"})), "forbidden event x"),
+        (
+            replace(BASE, event_payloads={**BASE.event_payloads, "x": bytes(32)}),
+            "payload of event x",
+        ),
     ],
 )
 def test_a_change_allows_less_and_its_reverse_more(narrower: Policy, words: str) -> None:
@@ -236,6 +280,16 @@ def test_another_machine_on_the_list_allows_more() -> None:
     (change,) = compare_policies(platforms(allowed=one), platforms(allowed=two))
 
     assert change.effect is PolicyEffect.MORE
+
+
+def test_another_pinned_payload_allows_one_thing_more_and_one_less() -> None:
+    other = replace(BASE, event_payloads={"key-provider": b"\2" * 32})
+
+    more, less = compare_policies(BASE, other)
+
+    assert (more.effect, less.effect) == (PolicyEffect.MORE, PolicyEffect.LESS)
+    assert f"key-provider with payload sha256:{'02' * 32} is accepted" in more.text
+    assert f"key-provider with payload sha256:{'01' * 32} is not" in less.text
 
 
 def test_new_names_and_grace_without_effect_allow_the_same() -> None:
@@ -269,6 +323,11 @@ def test_a_strict_policy_raises_no_warning() -> None:
             replace(BASE, required_events=frozenset({"x"}), forbidden_events=frozenset({"x"})),
             "required and forbidden at once: x",
         ),
+        (
+            replace(BASE, forbidden_events=frozenset({"key-provider"})),
+            "required and forbidden at once: key-provider",
+        ),
+        (replace(BASE, event_payloads={}), "key-provider is not pinned in [events.payloads]"),
         (
             platforms(allowed=frozenset({b"\7" * 16}), denied=frozenset({b"\7" * 16})),
             "is allowed and denied",
@@ -307,6 +366,17 @@ def test_sets_that_name_no_application_are_pointed_out() -> None:
 
     for one, words in ((by_id, "every compose document"), (bare, "no application is named")):
         assert any(words in w for w in policy_warnings(replace(BASE, measurements=(one,))))
+
+
+def test_where_the_registers_are_the_application_no_key_provider_is_missed() -> None:
+    whole = BASE.measurements[0]
+    assert isinstance(whole, TdxMeasurements)
+    bare = replace(whole, compose_hash=None, app_id=None)
+    enclave = SgxMeasurements(name="e", mrenclave=bytes(32))
+
+    for one in (bare, enclave):
+        warnings = policy_warnings(replace(BASE, measurements=(one,), event_payloads={}))
+        assert not any("key-provider" in warning for warning in warnings)
 
 
 def test_the_starter_says_that_it_allows_nothing() -> None:

@@ -675,6 +675,59 @@ def test_e10_required_and_forbidden_events() -> None:
     assert_fails_only(examine(policy=forbidding), "E10", "in the log: key-provider")
 
 
+PINNED = replace(
+    POLICY,
+    event_payloads={"key-provider": sha256(b'{"name":"simulated","id":""}').digest()},
+)
+BOOT = Guest().all_events
+PROVIDER = next(event for event in BOOT if event.name == "key-provider")
+WITHOUT_PROVIDER = tuple(event for event in BOOT if event.name != "key-provider")
+
+
+def test_e10_keys_from_a_server_of_the_hosts_own() -> None:
+    own = replace(PROVIDER, payload=b'{"name":"kms","id":"of the host"}')
+    boot = tuple(own if event.name == "key-provider" else event for event in BOOT)
+    made = bundle_of(guest(boot_events=boot))
+
+    assert examine(policy=PINNED).evidence is not None
+    assert examine(made).evidence is not None
+    assert_fails_only(
+        examine(made, policy=PINNED),
+        "E10",
+        """'key-provider' is '{"name":"kms","id":"of the host"}'""",
+        "the policy pins another payload",
+        "a server of the host's own",
+    )
+
+
+@pytest.mark.parametrize(
+    ("boot", "words"),
+    [
+        (WITHOUT_PROVIDER, "pinned and not in the log: key-provider"),
+        ((PROVIDER, *BOOT), "2 events 'key-provider'"),
+        ((*BOOT, replace(PROVIDER, payload=b"x")), "2 events 'key-provider'"),
+        ((*WITHOUT_PROVIDER, PROVIDER), "'key-provider' comes after 'system-ready'"),
+        (
+            (*WITHOUT_PROVIDER, PROVIDER, RuntimeEvent(name="system-ready")),
+            "'key-provider' comes after 'system-ready'",
+        ),
+        ((*WITHOUT_PROVIDER[:-1], replace(PROVIDER, payload=b"\xff\n")), "2 bytes of SHA-256"),
+    ],
+)
+def test_e10_a_pinned_event_is_there_once_and_of_the_boot(
+    boot: tuple[RuntimeEvent, ...], words: str
+) -> None:
+    policy = replace(PINNED, required_events=frozenset())
+
+    assert_fails_only(examine(bundle_of(guest(boot_events=boot)), policy=policy), "E10", words)
+
+
+def test_e10_where_no_event_says_ready_a_pinned_one_is_there_once() -> None:
+    made = bundle_of(guest(boot_events=BOOT[:-1]))
+
+    assert examine(made, policy=replace(PINNED, required_events=frozenset())).evidence is not None
+
+
 # 11.
 
 
@@ -722,6 +775,17 @@ def test_e11_a_second_event_of_that_name_is_not_the_systems() -> None:
     again = RuntimeEvent(name="compose-hash", payload=Guest().compose_hash)
 
     assert_fails_only(examine(bundle_of(guest(events=(again,)))), "E11", "2 events 'compose-hash'")
+
+
+@pytest.mark.parametrize("name", ["compose-hash", "app-id"])
+def test_e11_what_the_application_says_of_itself_names_it_not(name: str) -> None:
+    """It can emit events once the system is ready, and a host may have left out the system's."""
+    event = next(one for one in BOOT if one.name == name)
+    boot = (*(one for one in BOOT if one.name != name), event)
+
+    assert_fails_only(
+        examine(bundle_of(guest(boot_events=boot))), "E11", f"{name!r} comes after 'system-ready'"
+    )
 
 
 def named_only_by_the_host() -> tuple[Simulator, Policy]:
