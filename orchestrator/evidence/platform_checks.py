@@ -149,7 +149,7 @@ def check_tcb_status(
     1. Intel's TCB info has a level for this platform.
     2. It is not revoked, whatever the policy says.
     3. The library has nothing against it.
-    4. Its status is one of the policy's, or in grace: counted from the newest level's date.
+    4. Its status is one of the policy's, or in grace: counted from the first level that it missed.
     """
     needs = _shortfall(genuine, quote)
     hint = "update the platform's firmware and microcode"
@@ -169,7 +169,7 @@ def check_tcb_status(
     # 4.
     if status in policy.tcb.statuses:
         return f"{status}{because}"
-    ends = grace_ends(genuine, policy, state)
+    ends = grace_ends(genuine, quote, policy, state)
     if ends is None:
         allowed = ", ".join(sorted(policy.tcb.statuses)) or "none"
         raise CheckFailedError(
@@ -183,11 +183,21 @@ def check_tcb_status(
     return f"{status}{because}, in grace until {format_utc(ends)}"
 
 
-def grace_ends(genuine: Genuine, policy: Policy, state: TcbState) -> int | None:
-    """Return when (ms) the grace of the status ends, `None` where it needs none or has none."""
+def grace_ends(genuine: Genuine, quote: Quote, policy: Policy, state: TcbState) -> int | None:
+    """
+    Return when (ms) the grace of the status ends, `None` where it needs none or has none.
+
+    It begins when the first of the parts that make the status what it is fell behind.
+    """
     if state.status in policy.tcb.statuses or state.status not in policy.tcb.grace:
         return None
-    return genuine.tcb_info.newest.date * 1000 + policy.tcb.grace[state.status]
+    parts = (
+        *genuine.tcb_info.parts(genuine.pck.svns(quote)),
+        *genuine.qe_identity.parts(quote.qe_isv_svn),
+    )
+    behind = [part.since for part in parts if part.status not in policy.tcb.statuses]
+    begins = min(behind or [part.since for part in parts], default=None)
+    return None if begins is None else begins * 1000 + policy.tcb.grace[state.status]
 
 
 def check_advisories(policy: Policy, state: TcbState) -> str:
@@ -227,7 +237,7 @@ def check_platform(genuine: Genuine, policy: Policy) -> str:
 
     1. Neither PPID nor PIID is denied.
     2. One of them is allowed, where the policy names any.
-    3. The flags of its certificate are allowed.
+    3. The flags of its certificate are allowed, and it has those that are not.
     """
     pck, rules = genuine.pck, policy.platforms
     ids = {pck.ppid} if pck.piid is None else {pck.ppid, pck.piid}
@@ -251,5 +261,12 @@ def check_platform(genuine: Genuine, policy: Policy) -> str:
         raise CheckFailedError(
             f"its certificate says {', '.join(refused)}, which the policy does not allow; {shown}",
             "change the machine's configuration, or allow it in [platforms]",
+        )
+    silent = [name for name, is_on, is_allowed in flags if is_on is None and not is_allowed]
+    if silent:
+        raise CheckFailedError(
+            f"its certificate does not say whether {', '.join(silent)}, which the policy does not"
+            f" allow; {shown}",
+            "such machines can't be told apart: allow it in [platforms] or use another machine",
         )
     return shown

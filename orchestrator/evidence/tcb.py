@@ -1,8 +1,8 @@
 """
 Intel's TCB info: which versions a platform's parts must have, and which of them are too old.
 
-`dcap-qvl` decides the status. This says why, which it does not, and what the newest level's date
-is; and it decides the status where the library gives none, because it stopped at something else
+`dcap-qvl` decides the status. This says why, which it does not, and since when a platform is
+behind; and it decides the status where the library gives none, because it stopped at something else
 (a debug TD, a revoked platform). A test holds the two together.
 """
 
@@ -22,6 +22,7 @@ __all__ = [
     "Svns",
     "TcbInfo",
     "TcbLevel",
+    "TcbPart",
     "converged",
     "parse_qe_identity",
     "parse_tcb_info",
@@ -82,11 +83,25 @@ class TcbLevel:
 
 @dataclass(frozen=True, kw_only=True)
 class SvnLevel:
-    """A TDX module or quoting enclave with at least this version has this status."""
+    """A TDX module or quoting enclave with at least this version has this status; date in s."""
 
     isv_svn: int
+    date: int
     status: str
     advisories: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TcbPart:
+    """
+    A part of a platform: its status, and since when (s) Intel wants more of it than it has.
+
+    That is the date of the first level that it missed: a later one moves nothing. Where it missed
+    none, it is the date of its own.
+    """
+
+    status: str
+    since: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +114,10 @@ class QeIdentity:
     def match(self, isv_svn: int) -> SvnLevel | None:
         """Return the level of a quoting enclave of this version."""
         return next((one for one in self.levels if isv_svn >= one.isv_svn), None)
+
+    def parts(self, isv_svn: int) -> tuple[TcbPart, ...]:
+        """Return the quoting enclave as a part; nothing where no level fits."""
+        return _svn_part(self.levels, isv_svn)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +149,19 @@ class TcbInfo:
             advisories += tuple(one for one in module.advisories if one not in advisories)
         return status, advisories
 
+    def parts(self, svns: Svns) -> tuple[TcbPart, ...]:
+        """Return the platform and its TDX module as parts; nothing of what no level fits."""
+        level = next((one for one in self.levels if not svns.shortfall(one.svns)), None)
+        if level is None:
+            return ()
+        # Levels differ in more than age: what came before its own is no bar that it missed.
+        missed = [
+            one.date for one in self.levels if one.date > level.date and svns.shortfall(one.svns)
+        ]
+        platform = TcbPart(status=level.status, since=min(missed, default=level.date))
+        modules = self._module_levels(svns)
+        return (platform, *_svn_part(modules, svns.tdx[0])) if modules else (platform,)
+
     def shortfall(self, svns: Svns) -> tuple[str, ...]:
         """Return a phrase for each version that is below those of the newest level."""
         found = svns.shortfall(self.newest.svns, self.kinds)
@@ -143,6 +175,14 @@ class TcbInfo:
         if not svns.tdx or svns.tdx[1] == 0:
             return ()
         return self.modules.get(f"TDX_{svns.tdx[1]:02X}", ())
+
+
+def _svn_part(levels: tuple[SvnLevel, ...], isv_svn: int) -> tuple[TcbPart, ...]:
+    level = next((one for one in levels if isv_svn >= one.isv_svn), None)
+    if level is None:
+        return ()
+    missed = [one.date for one in levels if one.isv_svn > isv_svn]
+    return (TcbPart(status=level.status, since=min(missed, default=level.date)),)
 
 
 def converged(platform: str, enclave: str) -> str:
@@ -224,6 +264,7 @@ def _svn_level(entry: Mapping[str, object]) -> SvnLevel:
         raise TypeError("tcb")
     return SvnLevel(
         isv_svn=_number(tcb["isvsvn"]),
+        date=parse_utc(entry["tcbDate"]),
         status=str(entry["tcbStatus"]),
         advisories=_texts(entry.get("advisoryIDs")),
     )

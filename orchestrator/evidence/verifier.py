@@ -310,7 +310,7 @@ class _Case:
         ends = (
             self.now + self.policy.maximum_registration,
             genuine.expires_at,
-            grace_ends(genuine, self.policy, state),
+            grace_ends(genuine, quote, self.policy, state),
         )
         return VerifiedEvidence(
             bundle=bundle,

@@ -496,7 +496,7 @@ def test_e05_a_platform_that_no_level_fits_says_which_version_is_short() -> None
 
 
 @pytest.mark.parametrize(("grace", "accepted"), [(DAY, True), (DAY - 1, False)])
-def test_e05_grace_counts_from_the_newest_levels_date_to_the_millisecond(
+def test_e05_grace_counts_from_the_missed_levels_date_to_the_millisecond(
     grace: int, accepted: bool
 ) -> None:
     made = bundle_of(SIMULATOR.tcb_recovery(now=NOW - DAY))
@@ -512,6 +512,19 @@ def test_e05_grace_counts_from_the_newest_levels_date_to_the_millisecond(
         assert verdict.evidence.valid_until == NOW
     else:
         assert_fails_only(verdict, "E05", "sgx_svn[0] is 4, must be 5", "its grace ended at")
+
+
+def test_e05_another_recovery_gives_no_more_grace() -> None:
+    first = SIMULATOR.tcb_recovery(now=NOW - 400 * DAY)
+    second = first.tcb_recovery(now=NOW - 2 * DAY)
+
+    for made, days in ((first, 400), (second, 400), (SIMULATOR.tcb_recovery(now=NOW - 2 * DAY), 2)):
+        for grace, accepted in ((days * DAY, True), (days * DAY - 1, False)):
+            policy = replace(POLICY, tcb=replace(POLICY.tcb, grace={"OutOfDate": grace}))
+            verdict = examine(bundle_of(made), policy=policy)
+            assert (verdict.evidence is not None) == accepted
+            if not accepted:
+                assert_fails_only(verdict, "E05", "its grace ended at")
 
 
 def test_e05_an_outdated_quoting_enclave_counts_as_the_platforms() -> None:
