@@ -66,7 +66,7 @@ _FIELDS = frozenset(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Collateral:
     """
     What Intel signs about a platform's TCB, as a PCCS hands it out.
@@ -86,7 +86,7 @@ class Collateral:
     pck_certificate_chain: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EvidenceBundle:
     """
     One worker's evidence for one contract; `event_log` and `compose` are the platform's own bytes.

@@ -7,7 +7,7 @@ sealing under a policy take it, so that neither can be done without the checks.
 
 from dataclasses import InitVar, dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NoReturn, SupportsIndex
 
 from orchestrator.attestation import CheckOutcome
 from orchestrator.errors import VerificationError
@@ -68,7 +68,7 @@ class EvidenceFinding:
     hint: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class VerifiedEvidence:
     """
     Evidence that passed every check that could be made, for one policy at one time (ms).
@@ -79,6 +79,9 @@ class VerifiedEvidence:
     registered on it: by the policy, a grace of its status included, and by the collateral, which
     runs out at `collateral_expires_at`. `ppid` and `piid` name the platform; SGX and simulated ones
     may have no `piid`.
+
+    It can't be subclassed or pickled, and a copy of it is itself. That keeps a mistake from making
+    one; code that is set on it can do anything in its own process.
     """
 
     bundle: EvidenceBundle
@@ -103,9 +106,28 @@ class VerifiedEvidence:
     def __post_init__(self, made_by: object) -> None:
         # An `InitVar`, so that `dataclasses.replace` can't carry it over into other facts.
         if made_by is not VERIFIER:
-            raise TypeError("VerifiedEvidence is made by verify_evidence alone")
+            raise TypeError(_ALONE)
+
+    def __init_subclass__(cls) -> NoReturn:
+        """Refuse: a subclass could skip the check above."""
+        raise TypeError(_ALONE)
+
+    def __copy__(self) -> "VerifiedEvidence":
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "VerifiedEvidence":
+        return self
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse: what is read back from bytes was not verified."""
+        raise TypeError(_ALONE)
+
+    def __setstate__(self, state: object) -> NoReturn:
+        """Refuse, for the same reason."""
+        raise TypeError(_ALONE)
 
 
+_ALONE: Final = "VerifiedEvidence is made by verify_evidence alone"
 # The verifier's mark; nobody else may use it, which a test sees to.
 VERIFIER: Final = object()
 

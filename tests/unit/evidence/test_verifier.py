@@ -1,6 +1,8 @@
 """For each of the fourteen checks: evidence that fails it and no other."""
 
+import copy
 import json
+import pickle
 import re
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -1020,6 +1022,27 @@ def test_verified_evidence_is_made_by_the_verifier_alone() -> None:
         VerifiedEvidence(**facts, made_by=object())
     with pytest.raises((TypeError, ValueError), match="made_by"):
         replace(evidence, is_simulated=False)  # type: ignore[call-arg]  # that is the test
+
+
+def test_verified_evidence_is_not_made_from_other_verified_evidence() -> None:
+    evidence = examine().evidence
+    assert evidence is not None
+
+    assert copy.copy(evidence) is evidence
+    assert copy.deepcopy(evidence) is evidence
+    with pytest.raises(TypeError, match="verify_evidence alone"):
+        pickle.dumps(evidence)
+    with pytest.raises(TypeError, match="verify_evidence alone"):
+        type("Mine", (VerifiedEvidence,), {"__post_init__": lambda *_: None})
+    with pytest.raises(TypeError, match="verify_evidence alone"):
+        object.__new__(VerifiedEvidence).__setstate__([])
+    for one in (evidence, evidence.bundle, evidence.bundle.collateral):
+        assert not hasattr(one, "__dict__")
+    # An empty one has no fact that anything could go by.
+    empty = object.__new__(VerifiedEvidence)
+    for field in fields(VerifiedEvidence):
+        with pytest.raises(AttributeError):
+            getattr(empty, field.name)
 
 
 def test_the_verifiers_mark_is_used_by_the_verifier_alone() -> None:
