@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.chain import Chain, Cursor
 from orchestrator.chain.bundle import CONTRACT_VERSIONS, Bundle
+from orchestrator.chain.paging import all_workers, next_place
 from orchestrator.chain.processor import ContractEvent, JobProcessor
 from orchestrator.errors import ChainMismatchError, InputError, UntrustedWorkerError
 from orchestrator.models import (
@@ -188,11 +189,7 @@ class ChainView:
 
     def workers(self) -> Iterator[Worker]:
         """All registered workers by id, trusted or not."""
-        start: int | None = 1
-        while start is not None:
-            page = self.chain.read(self.processor.workers_page(start, _PAGE))
-            yield from page.items
-            start = _next_place("workers_page", start, page.next)
+        return all_workers(self.chain, self.processor)
 
     def _require_trust(self, worker: Worker, *, now: int) -> None:
         if not self.chain.read(self.processor.is_trusted(worker.worker)):
@@ -237,7 +234,7 @@ class ChainView:
         place: int | None = start
         while place is not None:
             page = self.chain.read(self.processor.jobs_page(place, _PAGE))
-            place = _next_place("jobs_page", place, page.next)
+            place = next_place("jobs_page", place, page.next)
             yield list(page.items), page.total if place is None else place - 1, page.total
 
     def find_payloads(
@@ -315,13 +312,6 @@ def _require_same(what: str, asked: int, found: int) -> None:
     """What is about another id must not pass for what was asked for."""
     if found != asked:
         raise ChainMismatchError(f"{what} {asked}: the node answers with that of {found}")
-
-
-def _next_place(label: str, place: int, following: int | None) -> int | None:
-    """Where to go on after *place*; a node that does not advance would keep us for ever."""
-    if following is not None and following <= place:
-        raise ChainMismatchError(f"{label}: the node answers to go on at {following} after {place}")
-    return following
 
 
 def _submitted(event: ContractEvent) -> JobHistory:

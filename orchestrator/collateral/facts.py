@@ -42,12 +42,24 @@ class PlatformKind:
 
 @dataclass(frozen=True, kw_only=True)
 class CollateralFacts:
-    """Whose it is, when it holds (ms, both ends included), and its TCB evaluation number."""
+    """
+    Whose it is, when it holds (ms, both ends included), and how new each of its parts is.
+
+    `evaluation_numbers` and `dated` are those of TCB information and QE identity, `listed` (ms) are
+    when the root's list and that of PCKs were made; always in this order.
+    """
 
     kind: PlatformKind
     issued_at: int
     expires_at: int
-    evaluation_number: int
+    evaluation_numbers: tuple[int, int]
+    dated: tuple[int, int]
+    listed: tuple[int, int]
+
+    @property
+    def evaluation_number(self) -> int:
+        """The lower of both documents' TCB evaluation numbers."""
+        return min(self.evaluation_numbers)
 
 
 def platform_of(quote: bytes) -> PlatformKind:
@@ -88,26 +100,27 @@ def _read_facts(collateral: Collateral) -> CollateralFacts:
     root_list = x509.load_der_x509_crl(collateral.root_ca_crl)
     pck_list = x509.load_der_x509_crl(collateral.pck_crl)
     issuer = pck_list.issuer.rfc4514_string().lower()
-    begins = [_ms(document["issueDate"]) for document in (tcb_info, identity)]
+    dated = _ms(tcb_info["issueDate"]), _ms(identity["issueDate"])
+    listed = _stamp(root_list.last_update_utc), _stamp(pck_list.last_update_utc)
     ends = [_ms(document["nextUpdate"]) for document in (tcb_info, identity)]
-    for listed in (root_list, pck_list):
-        begins.append(_stamp(listed.last_update_utc))
-        if listed.next_update_utc is not None:
-            ends.append(_stamp(listed.next_update_utc))
+    ends += [
+        _stamp(one.next_update_utc)
+        for one in (root_list, pck_list)
+        if one.next_update_utc is not None
+    ]
     for chain in _chains(collateral):
         ends += [_stamp(certificate.not_valid_after_utc) for certificate in chain]
-    numbers = [document["tcbEvaluationDataNumber"] for document in (tcb_info, identity)]
-    if not all(type(number) is int for number in numbers):
-        raise TypeError("tcbEvaluationDataNumber is no number")
     return CollateralFacts(
         kind=PlatformKind(
             tee="tdx" if tcb_info.get("id") == "TDX" else "sgx",
             fmspc=bytes.fromhex(tcb_info["fmspc"]).hex().upper(),
             ca=next((ca for ca in _CAS if f"pck {ca} ca" in issuer), "unknown"),
         ),
-        issued_at=max(begins),
+        issued_at=max(*dated, *listed),
         expires_at=min(ends),
-        evaluation_number=min(numbers),
+        evaluation_numbers=(_evaluation(tcb_info), _evaluation(identity)),
+        dated=dated,
+        listed=listed,
     )
 
 
@@ -190,6 +203,13 @@ def _chains(collateral: Collateral) -> list[list[x509.Certificate]]:
             collateral.pck_crl_issuer_chain,
         )
     ]
+
+
+def _evaluation(document: dict[str, object]) -> int:
+    number = document["tcbEvaluationDataNumber"]
+    if type(number) is not int:
+        raise TypeError("tcbEvaluationDataNumber is no number")
+    return number
 
 
 def _ms(text: object) -> int:

@@ -1,13 +1,15 @@
 """Collateral that is kept: when it is asked for again, what serves meanwhile, what never is."""
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
-from orchestrator.collateral.cache import CachedCollateral
+from orchestrator.collateral.cache import CachedCollateral, forget_collateral
 from orchestrator.collateral.facts import read_facts
 from orchestrator.errors import CollateralUnavailableError, EncodingError
 from orchestrator.evidence import Collateral
@@ -70,16 +72,28 @@ def cache(
     )
 
 
+def confirmed(cache: CachedCollateral, quote: bytes, *, now: int = NOW) -> Collateral:
+    """Return what the source gives at *now*, and gave an hour before with the same numbers."""
+    cache.newest(quote, now=now - HOUR)
+    return cache.newest(quote, now=now)
+
+
+def revoked(collateral: Collateral) -> int:
+    """How many certificates of platforms the list revokes."""
+    return len(x509.load_der_x509_crl(collateral.pck_crl))
+
+
 def test_for_a_week_the_source_is_not_asked_again(
     cache: CachedCollateral, source: ScriptedSource, quote: bytes
 ) -> None:
-    first = cache.collateral(quote, now=NOW)
+    first = confirmed(cache, quote)
+    asked = source.asked
 
     assert cache.collateral(quote, now=NOW + 7 * DAY - 1) == first
-    assert source.asked == 1
+    assert source.asked == asked
 
     second = cache.collateral(quote, now=NOW + 7 * DAY)
-    assert source.asked == 2
+    assert source.asked == asked + 1
     assert read_facts(second).issued_at == NOW + 7 * DAY
 
 
@@ -87,13 +101,14 @@ def test_with_a_third_of_its_life_left_it_is_asked_for_again(
     cache: CachedCollateral, source: ScriptedSource, simulator: Simulator, quote: bytes
 ) -> None:
     source.make = lambda now: simulator.collateral(now=now, valid_for=3 * DAY)
-    cache.collateral(quote, now=NOW)
+    confirmed(cache, quote)
+    asked = source.asked
 
     cache.collateral(quote, now=NOW + 2 * DAY - 1_000)
-    assert source.asked == 1
+    assert source.asked == asked
 
     cache.collateral(quote, now=NOW + 2 * DAY)
-    assert source.asked == 2
+    assert source.asked == asked + 1
 
 
 def test_the_newest_is_asked_for_however_fresh_what_is_held(
@@ -149,9 +164,9 @@ def test_a_lower_evaluation_number_is_refused_and_told(
     quote: bytes,
     alarms: list[str],
 ) -> None:
-    newer = simulator.tcb_recovery(now=NOW)
+    newer = simulator.tcb_recovery(now=NOW - DAY)
     source.make = lambda now: newer.collateral(now=now)
-    held = cache.collateral(quote, now=NOW)
+    held = confirmed(cache, quote)
     source.make = lambda now: simulator.collateral(now=now)
 
     assert cache.newest(quote, now=NOW + HOUR) == held
@@ -169,9 +184,9 @@ def test_it_does_not_go_back_once_what_was_held_has_ended(
     quote: bytes,
     alarms: list[str],
 ) -> None:
-    newer = simulator.tcb_recovery(now=NOW)
+    newer = simulator.tcb_recovery(now=NOW - DAY)
     source.make = lambda now: newer.collateral(now=now, valid_for=DAY)
-    cache.collateral(quote, now=NOW)
+    confirmed(cache, quote)
     source.make = lambda now: simulator.collateral(now=now)
 
     with pytest.raises(CollateralUnavailableError, match=r"CollateralWentBack.* 20, and 21"):
@@ -254,7 +269,7 @@ def test_a_file_is_believed_for_its_signatures_alone(
 def test_another_process_finds_what_was_kept(
     cache: CachedCollateral, simulator: Simulator, quote: bytes, tmp_path: Path
 ) -> None:
-    kept = cache.collateral(quote, now=NOW)
+    kept = confirmed(cache, quote)
     absent = ScriptedSource(lambda _: pytest.fail("asked"))
     other = CachedCollateral(absent, tmp_path / "cache", roots=[simulator.root_certificate])
 
@@ -336,3 +351,271 @@ def test_alarms_are_logged_where_nobody_else_hears_them(
     cache.newest(quote, now=NOW)
 
     assert "ALARM: CollateralSourceAway" in caplog.text
+
+
+# What must not go back.
+
+
+@pytest.mark.parametrize("is_confirmed", [True, False])
+@pytest.mark.parametrize("which", ["pck_crl", "root_ca_crl"])
+def test_an_older_list_is_refused_and_told(
+    cache: CachedCollateral,
+    source: ScriptedSource,
+    simulator: Simulator,
+    quote: bytes,
+    alarms: list[str],
+    is_confirmed: bool,
+    which: str,
+) -> None:
+    """Of the same evaluation: else a machine that was revoked is trusted again."""
+    before = simulator.collateral(now=NOW - 2 * DAY)
+    source.make = lambda now: simulator.collateral(now=now, is_revoked=True)
+    held = confirmed(cache, quote) if is_confirmed else cache.newest(quote, now=NOW)
+    source.make = lambda now: replace(
+        simulator.collateral(now=now, is_revoked=True), **{which: getattr(before, which)}
+    )
+
+    found = cache.newest(quote, now=NOW + DAY)
+
+    assert (found, revoked(found)) == (held, 1)
+    entry = cache.held(quote, now=NOW + DAY)
+    assert entry is not None
+    assert entry.collateral == held
+    assert alarms == ["CollateralWentBack", "CollateralSourceAway"]
+
+
+def test_an_older_list_is_refused_once_what_was_held_has_ended(
+    cache: CachedCollateral, source: ScriptedSource, simulator: Simulator, quote: bytes
+) -> None:
+    before = simulator.collateral(now=NOW - 2 * DAY)
+    source.make = lambda now: simulator.collateral(now=now, is_revoked=True, valid_for=DAY)
+    cache.newest(quote, now=NOW)
+    source.make = lambda _: before
+
+    with pytest.raises(CollateralUnavailableError, match="older list"):
+        cache.newest(quote, now=NOW + 2 * DAY)
+
+
+def test_an_older_date_of_the_same_number_leaves_the_newer_document_and_nobody_is_alarmed(
+    cache: CachedCollateral,
+    source: ScriptedSource,
+    simulator: Simulator,
+    quote: bytes,
+    alarms: list[str],
+) -> None:
+    """A source of several machines gives parts of different ages; its list is the newest there."""
+    held = confirmed(cache, quote)
+    before = simulator.collateral(now=NOW - 2 * DAY)
+
+    def make(now: int) -> Collateral:
+        return replace(
+            simulator.collateral(now=now),
+            tcb_info=before.tcb_info,
+            tcb_info_signature=before.tcb_info_signature,
+        )
+
+    source.make = make
+    found = cache.newest(quote, now=NOW + DAY)
+
+    assert (found.tcb_info, found.tcb_info_signature) == (held.tcb_info, held.tcb_info_signature)
+    assert read_facts(found).dated == (NOW, NOW + DAY)
+    assert read_facts(found).listed == (NOW + DAY, NOW + DAY)
+    assert cache.collateral(quote, now=NOW + DAY) == found
+    assert alarms == []
+
+
+def test_an_older_document_serves_where_the_newer_one_has_ended(
+    cache: CachedCollateral,
+    source: ScriptedSource,
+    simulator: Simulator,
+    quote: bytes,
+    alarms: list[str],
+) -> None:
+    source.make = lambda now: simulator.collateral(now=now, valid_for=DAY)
+    confirmed(cache, quote)
+    before = simulator.collateral(now=NOW - 2 * DAY)
+
+    def make(now: int) -> Collateral:
+        return replace(
+            simulator.collateral(now=now),
+            tcb_info=before.tcb_info,
+            tcb_info_signature=before.tcb_info_signature,
+        )
+
+    source.make = make
+
+    assert read_facts(cache.newest(quote, now=NOW + 2 * DAY)).dated[0] == NOW - 2 * DAY
+    assert alarms == []
+
+
+@pytest.mark.parametrize("which", ["tcb_info", "qe_identity"])
+def test_neither_documents_number_goes_back(
+    cache: CachedCollateral,
+    source: ScriptedSource,
+    simulator: Simulator,
+    quote: bytes,
+    alarms: list[str],
+    which: str,
+) -> None:
+    newer = simulator.tcb_recovery(now=NOW - DAY)
+    parts = (which, f"{which}_signature")
+
+    def mixed(now: int) -> Collateral:
+        """One document of the newer evaluation, all else of the older one."""
+        good = newer.collateral(now=now)
+        return replace(
+            simulator.collateral(now=now), **{part: getattr(good, part) for part in parts}
+        )
+
+    source.make = mixed
+    held = confirmed(cache, quote)
+    assert read_facts(held).evaluation_number == 20
+    source.make = lambda now: simulator.collateral(now=now)
+
+    assert cache.newest(quote, now=NOW + HOUR) == held
+    assert alarms == ["CollateralWentBack", "CollateralSourceAway"]
+
+
+# Evaluations that are not in effect yet.
+
+
+def test_one_early_answer_does_not_shut_out_the_honest_source(
+    cache: CachedCollateral,
+    source: ScriptedSource,
+    simulator: Simulator,
+    quote: bytes,
+    alarms: list[str],
+) -> None:
+    ahead = simulator.tcb_recovery(now=NOW - DAY, effective_at=NOW + 300 * DAY)
+    source.make = lambda now: ahead.collateral(now=now)
+    confirmed(cache, quote)
+    source.make = lambda now: ahead.collateral(now=now, early=True)
+
+    assert read_facts(cache.newest(quote, now=NOW + DAY)).evaluation_number == 21
+
+    source.make = lambda now: ahead.collateral(now=now)
+    for days in (2, 3, 40):
+        found = cache.newest(quote, now=NOW + days * DAY)
+        assert read_facts(found).evaluation_number == 20
+    assert alarms == ["CollateralWentBack"]
+
+
+def test_one_early_answer_as_the_very_first_does_not_either(
+    cache: CachedCollateral,
+    source: ScriptedSource,
+    simulator: Simulator,
+    quote: bytes,
+    alarms: list[str],
+) -> None:
+    ahead = simulator.tcb_recovery(now=NOW - DAY, effective_at=NOW + 300 * DAY)
+    source.make = lambda now: ahead.collateral(now=now, early=True)
+    cache.newest(quote, now=NOW)
+    source.make = lambda now: ahead.collateral(now=now)
+
+    assert read_facts(cache.newest(quote, now=NOW + HOUR)).evaluation_number == 20
+    assert alarms == ["CollateralWentBack"]
+
+
+@pytest.mark.parametrize(("later", "is_refused"), [(HOUR - 1, False), (HOUR, True)])
+def test_a_number_that_came_twice_an_hour_apart_holds(
+    cache: CachedCollateral,
+    source: ScriptedSource,
+    simulator: Simulator,
+    quote: bytes,
+    later: int,
+    is_refused: bool,
+) -> None:
+    confirmed(cache, quote)
+    newer = simulator.tcb_recovery(now=NOW)
+    source.make = lambda now: newer.collateral(now=now)
+    for at in (DAY, DAY + later // 2, DAY + later):
+        cache.newest(quote, now=NOW + at)
+    source.make = lambda now: simulator.collateral(now=now)
+
+    found = cache.newest(quote, now=NOW + 2 * DAY)
+
+    assert read_facts(found).evaluation_number == (21 if is_refused else 20)
+
+
+def test_a_number_that_came_once_is_asked_for_again_after_an_hour(
+    cache: CachedCollateral, source: ScriptedSource, quote: bytes
+) -> None:
+    cache.collateral(quote, now=NOW)
+
+    cache.collateral(quote, now=NOW + HOUR - 1)
+    assert source.asked == 1
+    cache.collateral(quote, now=NOW + HOUR)
+    assert source.asked == 2
+    cache.collateral(quote, now=NOW + DAY)
+    assert source.asked == 2
+
+
+def test_a_file_of_before_there_was_this_rule_is_confirmed(
+    cache: CachedCollateral, source: ScriptedSource, quote: bytes, tmp_path: Path
+) -> None:
+    kept = confirmed(cache, quote)
+    (path,) = (tmp_path / "cache").iterdir()
+    document = json.loads(path.read_text())
+    del document["seen_at"]
+    path.write_text(json.dumps(document))
+    asked = source.asked
+
+    assert cache.collateral(quote, now=NOW + DAY) == kept
+    assert source.asked == asked
+
+
+# Another's folder, and what is forgotten.
+
+
+def test_a_reader_goes_by_what_is_remembered_and_changes_nothing(
+    cache: CachedCollateral,
+    source: ScriptedSource,
+    simulator: Simulator,
+    quote: bytes,
+    alarms: list[str],
+    tmp_path: Path,
+) -> None:
+    newer = simulator.tcb_recovery(now=NOW - DAY)
+    source.make = lambda now: newer.collateral(now=now)
+    held = confirmed(cache, quote)
+    reader = CachedCollateral(
+        source,
+        tmp_path / "cache",
+        roots=[simulator.root_certificate],
+        on_alarm=lambda code, _: alarms.append(code),
+        is_read_only=True,
+    )
+    (path,) = (tmp_path / "cache").iterdir()
+    before = path.read_bytes()
+
+    assert read_facts(reader.newest(quote, now=NOW + DAY)).issued_at == NOW + DAY
+    source.make = lambda now: simulator.collateral(now=now)
+    assert reader.newest(quote, now=NOW + DAY) == held
+
+    assert alarms == ["CollateralWentBack", "CollateralSourceAway"]
+    assert [*(tmp_path / "cache").iterdir()] == [path]
+    assert path.read_bytes() == before
+
+
+def test_what_is_forgotten_is_remembered_no_more(
+    cache: CachedCollateral,
+    source: ScriptedSource,
+    simulator: Simulator,
+    quote: bytes,
+    alarms: list[str],
+    tmp_path: Path,
+) -> None:
+    newer = simulator.tcb_recovery(now=NOW - DAY)
+    confirmed(cache, quote, now=NOW - 2 * DAY)
+    source.make = lambda now: newer.collateral(now=now)
+    cache.newest(quote, now=NOW)
+    other = tmp_path / "cache" / "of somebody else.json"
+    other.touch()
+
+    assert len(forget_collateral(tmp_path / "cache")) == 2
+
+    assert [*(tmp_path / "cache").iterdir()] == [other]
+    assert cache.held(quote, now=NOW) is None
+    source.make = lambda now: simulator.collateral(now=now)
+    assert read_facts(cache.newest(quote, now=NOW)).evaluation_number == 20
+    assert alarms == []
