@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from orchestrator.encoding import measurement_hash
+from orchestrator.errors import ConfigError
 
 __all__ = [
     "KEY_PROVIDER",
@@ -154,3 +155,20 @@ class Policy:
     event_payloads: Mapping[str, bytes] = field(default_factory=dict)
     maximum_age: int = 600_000
     maximum_registration: int = 7 * 86_400_000
+
+    def __post_init__(self) -> None:
+        """
+        See that no set rests on an app id alone, which a host can claim for whatever it runs.
+
+        Raises:
+            ConfigError: One does.
+        """
+        for one in self.measurements:
+            if not isinstance(one, TdxMeasurements) or one.compose_hash or not one.app_id:
+                continue
+            if KEY_PROVIDER not in self.event_payloads:
+                raise ConfigError(
+                    f"policy: set {one.name!r} names app_id alone, which any host can claim for any"
+                    f" compose document: name compose_hash, or pin {KEY_PROVIDER} in"
+                    " [events.payloads]"
+                )

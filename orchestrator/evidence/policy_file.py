@@ -35,7 +35,6 @@ from orchestrator.encoding import blake2_256
 from orchestrator.errors import ConfigError
 from orchestrator.evidence.intel_root import INTEL_ROOT, is_intel_root
 from orchestrator.evidence.policy import (
-    KEY_PROVIDER,
     MAX_POLICY_BYTES,
     Attributes,
     MeasurementSet,
@@ -415,13 +414,6 @@ def _measurements(document: PolicyDocument) -> tuple[MeasurementSet, ...]:
     for name, count in Counter(one.name for one in sets).items():
         if count > 1:
             raise ConfigError(f"policy: two measurement sets are named {name!r}")
-    for one in document.tdx:
-        is_alone = one.app_id is not None and one.compose_hash is None
-        if is_alone and KEY_PROVIDER not in document.events.payloads:
-            raise ConfigError(
-                f"policy: tdx: set {one.name!r} names app_id alone, which any host can claim for"
-                " any compose document: name compose_hash, or pin key-provider in [events.payloads]"
-            )
     return sets
 
 

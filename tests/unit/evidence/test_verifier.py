@@ -15,6 +15,7 @@ from cryptography.x509 import ObjectIdentifier, UnrecognizedExtension
 
 import orchestrator
 from orchestrator.attestation import CheckOutcome
+from orchestrator.errors import ConfigError
 from orchestrator.evidence import (
     Attributes,
     EvidenceBundle,
@@ -767,11 +768,20 @@ def test_e11_of_several_sets_that_match_the_one_with_the_application_counts() ->
 @pytest.mark.parametrize("left_out", ["compose_hash", "app_id"])
 def test_e11_hash_or_id_alone_will_do(left_out: str) -> None:
     one = replace(SIMULATOR.guest.measurements(), **{left_out: None})  # type: ignore[arg-type]
-    policy = replace(POLICY, measurements=(one,))
+    policy = replace(PINNED, measurements=(one,))
     made = bundle_of(guest(compose=b'{"name":"another"}'))
 
     assert examine(policy=policy).evidence is not None
     assert_fails_only(examine(made, policy=policy), "E11")
+
+
+def test_e11_an_app_id_alone_is_no_policy_without_a_pinned_key_provider() -> None:
+    """Any host can claim the id, and give the TD keys of its own for any compose document."""
+    one = replace(SIMULATOR.guest.measurements(), compose_hash=None)
+
+    for pinned in ({}, {"mr-kms": bytes(32)}):
+        with pytest.raises(ConfigError, match="names app_id alone"):
+            replace(POLICY, measurements=(one,), event_payloads=pinned)
 
 
 def test_e11_a_compose_document_that_is_not_the_one_that_runs() -> None:
