@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from orchestrator.cli.costs import Paid, explained
 from orchestrator.cli.output import Document, Output
-from orchestrator.config import LoadedSettings, OriginKind, Settings, option_name, variable
+from orchestrator.config import LoadedSettings, Settings, option_name, variable
 from orchestrator.errors import ChainMismatchError, ConfigError, InsufficientFundsError
 
 if TYPE_CHECKING:
@@ -304,19 +304,11 @@ class Session:
         return chain_url.startswith("local:") or chain_url in self.settings.trusted_nodes
 
     def _accepted_keys(self) -> "list[PublicKey] | None":
-        """
-        The signing keys that the owner accepts; `None` accepts all that the contract trusts.
-
-        Raises:
-            ConfigError: The setting is given and names no key: that must not mean all.
-        """
+        """The signing keys that the owner accepts; `None` accepts all that the contract trusts."""
         from orchestrator.cli.values import parse_public_key
 
         name = "accepted_worker_keys"
         keys = [parse_public_key(name, text) for text in self.settings.accepted_worker_keys]
-        origin = self.loaded.origins[name]
-        if not keys and origin.kind is not OriginKind.DEFAULT:
-            raise ConfigError(f"{name} ({origin}): names no key; leave it out to accept all")
         return keys or None
 
     def blobs_at(self, url: str) -> "HttpBlobStore":

@@ -66,14 +66,16 @@ def load_settings(
 
     *options* are those given on the command line, by setting name. *other_variables*
     are the variables with our prefix that belong to options which are no settings.
-    A path in the file is relative to the file's folder.
+    A path in the file is relative to the file's folder. A variable that is empty is as good as
+    none, but for settings without which more is allowed: these must not be lost by a slip.
 
     Does **not** check that a path exists, an address can be reached or a contract is
     there: who uses it will say so.
 
     Raises:
-        ConfigError: A key is unknown, a value is not of its setting's kind, or the
-            file can't be read; names the setting, the value and its place.
+        ConfigError: A key is unknown, a value is not of its setting's kind, a setting that
+            protects is given and empty, or the file can't be read; names the setting, the
+            value and its place.
     """
     given = dict(options or {})
     in_file = _read_file(file) if file is not None else {}
@@ -85,7 +87,20 @@ def load_settings(
         origins[name] = Origin(kind=OriginKind.ENVIRONMENT, place=found)
     for name in given:
         origins[name] = Origin(kind=OriginKind.OPTION, place=option_name(name))
+    said = {name: os.environ[found] for name, found in in_environment.items()}
+    _require_content({**in_file, **said, **given}, origins)
     return LoadedSettings(settings=_validated(given, in_file, origins), origins=origins)
+
+
+def _require_content(values: Mapping[str, object], origins: Mapping[str, Origin]) -> None:
+    """Refuse a setting that is to protect and says nothing: that must not mean no protection."""
+    for name, value in values.items():
+        said = value.strip(" ,") if isinstance(value, str) else value
+        if said in ("", [], (), Path()) and declared_settings()[name].described.is_protecting:
+            raise ConfigError(
+                f"{key_path(name)} ({origins[name]}): is empty; without it more is allowed:"
+                " leave it out where that is meant"
+            )
 
 
 def _read_environment(other_variables: Iterable[str]) -> dict[str, str]:
@@ -102,8 +117,9 @@ def _read_environment(other_variables: Iterable[str]) -> dict[str, str]:
                 f"environment variable {given} is no setting of ours"
                 + _suggestion(upper, [*settings, *others])
             )
-        if value:
-            found[settings[upper]] = given
+        name = settings[upper]
+        if value or declared_settings()[name].described.is_protecting:
+            found[name] = given
     return found
 
 
@@ -142,7 +158,7 @@ def _flattened(tables: Mapping[str, object]) -> Iterable[tuple[str, object]]:
 
 def _beside(file: Path, name: str, value: object) -> object:
     """Make a relative path of the file one beside the file."""
-    if not isinstance(value, str) or value.startswith("~"):
+    if not isinstance(value, str) or not value or value.startswith("~"):
         return value
     if name == "chain" and value.startswith("local:"):
         return f"local:{file.absolute().parent / value.removeprefix('local:')}"

@@ -14,11 +14,16 @@ MAX_PLANCK = (1 << 128) - 1  # a chain's Balance is a u128
 
 @dataclass(frozen=True, kw_only=True)
 class Described:
-    """What is said about a setting beside its type: help, a value for the sample file, bounds."""
+    """
+    What is said about a setting beside its type: help, a value for the sample file, bounds.
+
+    Without a setting that `is_protecting` more is allowed, so one that is given must say something.
+    """
 
     text: str
     example: str | None = None
     bounds: tuple[int, int] | None = None
+    is_protecting: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,7 @@ class Settings:
         Described(
             text="Address of the contract: SS58, or 0x and 64 hex digits.",
             example="5C4hrfjw9DjXZTzV3MwzrrAr9P1MJhSrvWGWqi1eSuyUpnhM",
+            is_protecting=True,
         ),
     ] = None
     bundle: Annotated[
@@ -58,6 +64,7 @@ class Settings:
             text="Most that the fee of one call may be, in planck; nothing dearer is sent.",
             example="10000000000",
             bounds=(0, MAX_PLANCK),
+            is_protecting=True,
         ),
     ] = None
     max_spend_per_day: Annotated[
@@ -69,6 +76,7 @@ class Settings:
             ),
             example="5000000000000",
             bounds=(0, MAX_PLANCK),
+            is_protecting=True,
         ),
     ] = None
     spending_file: Annotated[
@@ -131,6 +139,7 @@ class Settings:
                 " from; all that the contract trusts, when none is named."
             ),
             example="0x031b84c5567b126440995d3ed5aaba0565d71e1834604819ff9c17f5e9d5dd078f",
+            is_protecting=True,
         ),
     ] = ()
     policy: Annotated[
@@ -141,6 +150,7 @@ class Settings:
                 " only where a worker's evidence meets it."
             ),
             example="/etc/phala-jobs/policy.toml",
+            is_protecting=True,
         ),
     ] = None
     collateral: Annotated[
@@ -152,6 +162,7 @@ class Settings:
                 " holds."
             ),
             example="https://pccs.example.org",
+            is_protecting=True,
         ),
     ] = None
     evidence: Annotated[
@@ -213,7 +224,11 @@ class Settings:
     ] = "ecdsa"
     worker_tasks: Annotated[
         tuple[str, ...],
-        Described(text="Names of the tasks on offer; all that are installed, when none is named."),
+        Described(
+            text="Names of the tasks on offer; all that are installed, when none is named.",
+            example="echo, onnx",
+            is_protecting=True,
+        ),
     ] = ()
     worker_models: Annotated[
         Path | None,
@@ -275,6 +290,7 @@ class Settings:
         Described(
             text="Ids of the workers to believe; all that the contract trusts, when none is named.",
             example="1, 2",
+            is_protecting=True,
         ),
     ] = ()
     orchestrator_tokens: Annotated[
@@ -345,6 +361,7 @@ class Settings:
         Described(
             text="Ids of the workers to renew; all that are active, when none is named.",
             example="1, 2",
+            is_protecting=True,
         ),
     ] = ()
     registrar_tokens: Annotated[

@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator import config
 from orchestrator.config import OriginKind, load_settings, sample
+from orchestrator.config.settings import declared_settings, variable
 from orchestrator.errors import ConfigError
 
 
@@ -87,6 +88,54 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
 
     assert loaded.settings.chain is None
     assert loaded.origins["chain"].kind is OriginKind.DEFAULT
+
+
+PROTECTING = {
+    "contract",
+    "max_fee_per_call",
+    "max_spend_per_day",
+    "accepted_worker_keys",
+    "policy",
+    "collateral",
+    "worker_tasks",
+    "orchestrator_workers",
+    "registrar_workers",
+}
+
+
+@pytest.mark.parametrize("name", sorted(PROTECTING))
+@pytest.mark.parametrize("value", ["", " ", ","])
+def test_an_empty_variable_of_what_protects_is_not_as_good_as_none(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """`PHALA_JOBS_POLICY=$unset` must not seal without a policy, nor hide that of the file."""
+    assert {
+        n for n, one in declared_settings().items() if one.described.is_protecting
+    } == PROTECTING
+    monkeypatch.setenv(variable(name), value)
+
+    with pytest.raises(
+        ConfigError, match=f"{variable(name)}.*is empty; without it more is allowed"
+    ):
+        load_settings()
+
+
+@pytest.mark.parametrize("text", ['policy = ""', "accepted_worker_keys = []", 'contract = " "'])
+def test_nor_is_an_empty_value_in_the_file(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="is empty; without it more is allowed"):
+        load_settings(file=_file(tmp_path, text + "\n"))
+
+
+@pytest.mark.parametrize("value", ["", Path()])
+def test_nor_is_an_empty_option(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"option --policy\): is empty"):
+        load_settings(options={"policy": value})
+
+
+def test_what_a_stronger_level_says_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHALA_JOBS_POLICY", "")
+
+    assert load_settings(options={"policy": Path("own")}).settings.policy == Path("own")
 
 
 def test_a_relative_path_in_the_file_is_beside_the_file(tmp_path: Path) -> None:
