@@ -12,7 +12,10 @@ from orchestrator.attestation import AttestationFile, attestation_file_of, dump_
 from orchestrator.cli.demo_children import command_line, environment
 from orchestrator.cli.demo_pages import Pages, Summary, shortened
 from orchestrator.cli.demo_stage import Stage
+from orchestrator.cli.demo_trust import POLICY_FILE
 from orchestrator.cli.errors import ExitCode
+from orchestrator.cli.receipt_report import NOT_ALL
+from orchestrator.cli.verdicts import SIMULATED
 from orchestrator.encoding import blake2_256
 from orchestrator.errors import RefusedError
 from orchestrator.keystore.private_files import write_new_file
@@ -56,9 +59,11 @@ class Files:
     def words(self, name: str) -> list[str | Path]:
         """The arguments of `phala-jobs` that verify the file of that name."""
         if not name.endswith("receipt.json"):
-            own: tuple[str, ...] = ("--accept-key", "0x" + self.key.hex())
+            own: list[str | Path] = ["--accept-key", "0x" + self.key.hex()]
         else:
-            own = () if self.block is None else ("--trusted-block", "0x" + self.block.hex())
+            own = ["--policy", self.folder / POLICY_FILE]
+            if self.block is not None:
+                own += ["--trusted-block", "0x" + self.block.hex()]
         return ["verify", self.folder / name, *own, "--result", self.result, "--json"]
 
 
@@ -145,7 +150,9 @@ def _show_receipt(
         option = ""
     summary.check("verify refuses a tampered receipt", bad.code == 1)
     pages.say(f"$ phala-jobs receipt {files.job_id} -o receipt.json")
-    pages.say(f"$ phala-jobs verify receipt.json{option} --result result.sealed")
+    pages.say(
+        f"$ phala-jobs verify receipt.json --policy {POLICY_FILE}{option} --result result.sealed"
+    )
     if files.block is not None:
         pages.say(f"  BLOCK: 0x{files.block.hex()}")
     pages.table(("  step", "outcome", "detail"), _grouped(rows))
@@ -161,7 +168,7 @@ def _show_receipt(
 
 def _ended(done: "_Done") -> str:
     """What the command said at last; of what could not be told, that there is something."""
-    return "could not tell" if done.code == ExitCode.UNKNOWN else shortened(done.words, 60)
+    return f"{NOT_ALL}; {SIMULATED}" if done.code == ExitCode.UNKNOWN else shortened(done.words, 60)
 
 
 def _is_untold(step: str) -> bool:
@@ -169,10 +176,12 @@ def _is_untold(step: str) -> bool:
 
 
 def _grouped(steps: Sequence[Mapping[str, str]]) -> list[tuple[str, str, str]]:
-    """A line for each step, but one for those that were shown before."""
+    """A line for each step that matters, but one for those that were shown before."""
     groups: dict[str, list[Mapping[str, str]]] = {}
     for step in steps:
         name = step["step"]
+        if name == StepName.OWN_POLICY:
+            continue  # the same file here, so it says the same
         if name in _ATTESTATION_CHECKS:
             name = _ABOVE
         elif name[:1] == "E" and name[1:3].isdecimal():
@@ -183,8 +192,7 @@ def _grouped(steps: Sequence[Mapping[str, str]]) -> list[tuple[str, str, str]]:
 
 def _line(name: str, held: Sequence[Mapping[str, str]]) -> tuple[str, str, str]:
     if name not in (_ABOVE, _EVIDENCE):
-        detail = held[0]["detail"].removeprefix("not checked: ")
-        return f"  {name}", held[0]["outcome"], shortened(detail)
+        return f"  {name}", held[0]["outcome"], shortened(held[0]["detail"])
     others = [one for one in held if one["outcome"] != "passed"]
     words = ", ".join(f"{one['step'][:3]} {one['outcome']}" for one in others)
     outcome = "failed" if any(one["outcome"] == "failed" for one in others) else "passed"

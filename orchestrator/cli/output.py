@@ -136,6 +136,12 @@ class Output:
             self._print_json({"error": code, "message": message, **more})
         self.say(f"error: {message}")
 
+    def unknown(self, code: str, message: str, **more: JsonValue) -> None:
+        """The same of what is neither done nor refused; people are not told of an error."""
+        if self.as_json:
+            self._print_json({"error": code, "message": message, **more})
+        self.say(f"note: {message}")
+
     def say(self, text: str) -> None:
         """Print words for people on stderr."""
         print(printable(text), file=sys.stderr, flush=True)  # noqa: T201  # printing is what this module is for

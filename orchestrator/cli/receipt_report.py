@@ -8,6 +8,8 @@ from orchestrator.cli.errors import ExitCode
 from orchestrator.cli.output import Document, JsonValue, shown_time, to_json
 from orchestrator.cli.session import Session
 from orchestrator.cli.verdicts import SIMULATED, evidence_document
+from orchestrator.config import OriginKind
+from orchestrator.errors import InputError
 
 if TYPE_CHECKING:
     from orchestrator.receipts import ReceiptReport
@@ -20,6 +22,7 @@ _MARKS = (
     b"vnd.phala-jobs.receipt",
 )
 _BEGINNING = 4_096
+NOT_ALL = "not everything could be checked"
 
 
 def is_receipt(data: bytes) -> bool:
@@ -34,43 +37,56 @@ def verify_receipt(
     trusted_block: bytes | None,
     at: int | None,
     result: bytes | None,
+    takes_own_policy: bool,
 ) -> None:
-    """Take every step and print it; ends with 1 when one failed, with 3 when one is missing."""
+    """
+    Take every step and print it; ends with 1 when one failed, with 3 when one is missing.
+
+    Raises:
+        InputError: A policy is named, and the receipt's is to decide.
+    """
     from orchestrator.chain.cells import ContractCells
     from orchestrator.receipts import examine_receipt
 
-    policy = session.policy
+    if takes_own_policy and session.loaded.origins["policy"].kind is OriginKind.OPTION:
+        raise InputError("--policy names your policy, --receipts-policy takes another: give one")
+    policy = None if takes_own_policy else session.policy
     report = examine_receipt(
         data,
         cells=ContractCells(session.bundle),
         trusted_block=trusted_block,
         now=at,
         policy=policy,
+        takes_own_policy=takes_own_policy,
         contract=session.contract if session.settings.contract is not None else None,
         result=result,
         show_time=shown_time,
     )
-    _print(session, report, whose_policy="reader" if policy is not None else "receipt")
+    whose = "receipt" if takes_own_policy else None if policy is None else "reader"
+    _print(session, report, whose_policy=whose)
 
 
-def _print(session: Session, report: "ReceiptReport", *, whose_policy: str) -> None:
+def _print(session: Session, report: "ReceiptReport", *, whose_policy: str | None) -> None:
     rows: list[Document] = [
         {"step": step.name, "outcome": step.outcome.value, "detail": step.detail}
         for step in report.steps
     ]
-    refusal: tuple[str, str, ExitCode] | None = None
+    is_verified = not report.failed and not report.missing
+    facts = {"verified": is_verified, "policy": whose_policy, **_facts(report)}
+    if is_verified or not session.output.as_json:
+        session.output.rows("steps", rows, columns=None, **facts)
+    is_simulated = report.verified is not None and report.verified.is_simulated
+    simulated = f"; {SIMULATED}" if is_simulated else ""
     if report.failed:
         reasons = "; ".join(f"{step.name}: {step.detail}" for step in report.failed)
-        refusal = ("NotVerified", f"NotVerified: {reasons}", ExitCode.REFUSED)
-    elif report.missing:
+        words = f"NotVerified: {reasons}{simulated}"
+        session.output.error("NotVerified", words, steps=rows, **facts)
+        raise typer.Exit(ExitCode.REFUSED)
+    if report.missing:
         names = ", ".join(step.name for step in report.missing)
-        refusal = ("NotChecked", f"could not tell: not checked: {names}", ExitCode.UNKNOWN)
-    facts = {"verified": refusal is None, "policy": whose_policy, **_facts(report)}
-    if refusal is None or not session.output.as_json:
-        session.output.rows("steps", rows, columns=None, **facts)
-    if refusal is not None:
-        session.output.error(refusal[0], refusal[1], steps=rows, **facts)
-        raise typer.Exit(refusal[2])
+        words = f"{NOT_ALL}: {names}{simulated}"
+        session.output.unknown("NotChecked", words, steps=rows, **facts)
+        raise typer.Exit(ExitCode.UNKNOWN)
     session.output.say(_words(report, whose_policy))
 
 
@@ -92,17 +108,18 @@ def _facts(report: "ReceiptReport") -> dict[str, JsonValue]:
     }
 
 
-def _words(report: "ReceiptReport", whose_policy: str) -> str:
+def _words(report: "ReceiptReport", whose_policy: str | None) -> str:
     """What a receipt with nothing failed and nothing missing shows."""
     from orchestrator.encoding import to_ss58
 
     assert report.receipt is not None  # noqa: S101 - a step would have failed
     assert report.verified is not None  # noqa: S101 - the same
     file = report.receipt.attestation
-    whose = "your" if whose_policy == "reader" else "the receipt's own"
+    whose = "your" if whose_policy == "reader" else "the registrar's"
     said = (
         f"job {file.job.job_id}: worker {file.worker.worker} signed this result, which contract"
         f" {to_ss58(file.contract)} recorded at {shown_time(file.recorded_at)}; its keys are bound"
-        f" to what {whose} policy allows; that the block is final is your word"
+        f" to what {whose} policy allows, as of {shown_time(report.verified.verified_at)}; that the"
+        " block is final is your word"
     )
     return f"{SIMULATED}; {said}" if report.verified.is_simulated else said

@@ -12,7 +12,7 @@ from orchestrator.cli.attestations import attestation_of
 from orchestrator.cli.command import command
 from orchestrator.cli.errors import ExitCode
 from orchestrator.cli.output import Document, JsonValue, shown_time, to_json
-from orchestrator.cli.receipt_report import is_receipt, verify_receipt
+from orchestrator.cli.receipt_report import NOT_ALL, is_receipt, verify_receipt
 from orchestrator.cli.session import Session
 from orchestrator.cli.values import parse_bytes32, parse_public_key, parse_time, read_input
 from orchestrator.errors import InputError
@@ -59,16 +59,27 @@ def verify(
             metavar="TIME", help="For a receipt: judge the evidence at this time, not as recorded."
         ),
     ] = None,
+    receipts_policy: Annotated[
+        bool,
+        typer.Option(
+            "--receipts-policy",
+            help="For a receipt: let the registrar's policy, which is in it, decide.",
+        ),
+    ] = False,
 ) -> None:
     """
     Check that a worker signed a job's result: offline from a file, or against the chain.
 
     A receipt is checked offline, step by step: --contract names the contract that you expect,
-    --policy your own policy for its evidence. Without --trusted-block nothing shows that a chain
-    has recorded it: the exit code is 3. The same for an attestation file without --accept-key or
-    the chain, where anybody's key passes.
+    --policy your own policy for its evidence. Without the latter the policy is a stranger's, and
+    without --trusted-block nothing shows that a chain has recorded it: the exit code is 3. The same
+    for an attestation file without --accept-key or the chain, where anybody's key passes.
     """
-    only = {"--trusted-block": trusted_block, "--at": at}
+    only = {
+        "--trusted-block": trusted_block,
+        "--at": at,
+        "--receipts-policy": receipts_policy or None,
+    }
     keys = None if not accept_key else [parse_public_key("accept_key", text) for text in accept_key]
     sealed = None if result is None else read_input("result", result, max_bytes=MAX_RESULT_BYTES)
     if target.isdecimal() and not Path(target).exists():
@@ -92,6 +103,7 @@ def verify(
                 else parse_bytes32("trusted_block", trusted_block),
                 at=None if at is None else parse_time("at", at),
                 result=sealed,
+                takes_own_policy=receipts_policy,
             )
             return
         _refuse_options(only, "an attestation file takes no")
@@ -164,7 +176,7 @@ def _ask_about_gone(
         return None
     if file.job.job_id > chain.read(processor.get_job_counter()):
         return {facts: (CheckOutcome.FAILED, "the contract never had this job")}
-    purged = (CheckOutcome.NOT_CHECKED, "not checked: the job was purged")
+    purged = (CheckOutcome.NOT_CHECKED, "the job was purged")
     return {facts: purged, "trusted today": purged}
 
 
@@ -215,9 +227,9 @@ def _report(
         reasons = "; ".join(f"{check.name}: {check.detail}" for check in failed)
         refusal = ("NotVerified", f"NotVerified: {reasons}", ExitCode.REFUSED)
     elif compared and not is_on_chain:
-        refusal = ("JobPurged", f"could not tell: {PURGED}", ExitCode.UNKNOWN)
+        refusal = ("JobPurged", f"{NOT_ALL}: {PURGED}", ExitCode.UNKNOWN)
     elif not is_known:
-        refusal = ("KeyNotCompared", f"could not tell: {NO_KEY}", ExitCode.UNKNOWN)
+        refusal = ("KeyNotCompared", f"{NOT_ALL}: {NO_KEY}", ExitCode.UNKNOWN)
     _print_checks(session, file, checks, is_known=is_known, refusal=refusal)
     if not failed:
         unproven = "; not signed, so not proven offline: owner, times of the job, status"
@@ -253,4 +265,5 @@ def _print_checks(
     if refusal is None or not session.output.as_json:
         session.output.rows("checks", rows, columns=None, **facts)
     if refusal is not None:
-        session.output.error(refusal[0], refusal[1], checks=rows, **facts)
+        said = session.output.error if refusal[2] is ExitCode.REFUSED else session.output.unknown
+        said(refusal[0], refusal[1], checks=rows, **facts)

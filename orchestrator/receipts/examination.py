@@ -57,6 +57,7 @@ def examine_receipt(
     trusted_block: bytes | None = None,
     now: int | None = None,
     policy: Policy | None = None,
+    takes_own_policy: bool = False,
     contract: bytes | None = None,
     result: bytes | None = None,
     show_time: Callable[[int], str] = str,
@@ -65,12 +66,13 @@ def examine_receipt(
     Take every step that can be taken on a receipt, or on a DSSE envelope that holds one.
 
     *cells* are those of the build by which the contract's storage is read. Evidence is examined at
-    the time when the statement was recorded, or at *now* (ms), by the receipt's policy, or by
-    *policy*.
+    the time when the statement was recorded, or at *now* (ms), by *policy*, which is the reader's,
+    or else by the receipt's, which decides only where the reader *takes_own_policy*.
 
     1. `canonical form`: the file is the one form of what it says.
     2. `envelope signature`: of an envelope, the named account signed it.
-    3. `expected contract`: it is of *contract*, where one is given.
+    3. `expected contract`: it is of *contract*, where one is given. `time of judging`: *now*, where
+       it is given, is not before the statement was recorded: earlier evidence shows nothing of it.
     4. `job`, `worker`, `result hash`, `times`, `recorded in time`, `signature`: as of an
        attestation file (`verify_attestation_file`); `result`: *result* hashes to the result hash.
     5. `block` to `measurement allowed`: see `take_proof_steps`.
@@ -93,6 +95,8 @@ def examine_receipt(
     file = receipt.attestation
     if contract is not None:
         steps.append(_expected_step(file.contract, contract))
+    if now is not None:
+        steps.append(_time_step(file.recorded_at, now, show_time))
     steps += [
         Step(
             name=check.name,
@@ -115,6 +119,8 @@ def examine_receipt(
         evidence=receipt.evidence,
         policy=receipt.policy,
         reader_policy=policy,
+        takes_own=takes_own_policy,
+        is_refused=any(step.is_failed for step in (*steps, *proven.steps)),
         facts=proven.facts,
         now=file.recorded_at if now is None else now,
         show_time=show_time,
@@ -144,6 +150,17 @@ def _expected_step(found: bytes, expected: bytes) -> Step:
     return Step(name=StepName.EXPECTED, outcome=CheckOutcome.FAILED, detail=detail)
 
 
+def _time_step(recorded_at: int, now: int, show_time: Callable[[int], str]) -> Step:
+    if now >= recorded_at:
+        return _passed(StepName.TIME, f"the evidence is judged at {show_time(now)}")
+    return Step(
+        name=StepName.TIME,
+        outcome=CheckOutcome.NOT_CHECKED,
+        detail=f"the evidence is judged at {show_time(now)}, before the statement was recorded at"
+        f" {show_time(recorded_at)}: that says nothing about the statement",
+    )
+
+
 def _events_step(receipt: Receipt, bundle: Bundle) -> Step:
     names = []
     for event in receipt.events:
@@ -155,7 +172,7 @@ def _events_step(receipt: Receipt, bundle: Bundle) -> Step:
     return Step(
         name=StepName.EVENTS,
         outcome=CheckOutcome.NOT_CHECKED,
-        detail=f"not checked: {', '.join(names) or 'none'}",
+        detail=", ".join(names) or "none",
         is_decisive=False,
     )
 
@@ -167,6 +184,6 @@ def _passed(name: str, detail: str) -> Step:
 _FINALITY = Step(
     name=StepName.FINALITY,
     outcome=CheckOutcome.NOT_CHECKED,
-    detail="not checked: no file proves that a block is final; whoever names its hash vouches",
+    detail="no file proves that a block is final; whoever names its hash vouches",
     is_decisive=False,
 )

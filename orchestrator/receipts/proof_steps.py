@@ -14,9 +14,9 @@ from orchestrator.receipts.steps import Step, StepName
 
 __all__ = ["ProofSteps", "take_proof_steps"]
 
-_NO_PROOF = "not checked: the receipt is of a chain that gives no proofs of its storage"
+_NO_PROOF = "the receipt is of a chain that gives no proofs of its storage"
 _NO_BLOCK = (
-    "not checked: give --trusted-block with the hash of a block that you know to be final"
+    "give --trusted-block with the hash of a block that you know to be final"
     " (this one says that it is {block})"
 )
 _NOT_REACHED = "not reached"

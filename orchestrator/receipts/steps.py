@@ -13,6 +13,7 @@ class StepName:
     FORM = "canonical form"
     ENVELOPE = "envelope signature"
     EXPECTED = "expected contract"
+    TIME = "time of judging"
     RESULT = "result"
     BLOCK = "block"
     STORAGE = "storage proof"

@@ -48,7 +48,7 @@ def test_one_job_by_hand(tmp_path: Path) -> None:
     assert "job 1: worker 1 signed this result" in shown
     assert "worker 1 is simulated: proves no TEE" in shown
     assert "worker 1: evidence accepted: simulated: proves no TEE, root own" in shown
-    assert "could not tell: not checked: block" in shown
+    assert "note: not everything could be checked: block" in shown
     assert (folder / "receipt-1.json").is_file()
     for path in folder.rglob("*"):
         if path.is_file() and path.name != "input.txt":

@@ -627,7 +627,7 @@ class TestVerify:
         as_json = run("verify", finished, "--against-chain", "--accept-key", key, "--json")
 
         assert (as_text.exit_code, as_json.exit_code) == (3, 3), as_text.stderr
-        assert "not checked: the job was purged" in as_text.stdout
+        assert "not checked  the job was purged" in as_text.stdout
         assert as_json.document["error"] == "JobPurged"
         assert as_json.document["verified"] is False
         assert as_json.document["key_accepted"] is True

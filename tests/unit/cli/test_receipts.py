@@ -116,7 +116,9 @@ def test_a_receipt_is_written_and_verified_with_the_block_that_one_trusts(
     assert written.exit_code == 0, written.stderr
     block = written.document["block_hash"]
 
-    verified = run("verify", proving.path, "--trusted-block", block, "--json")
+    words = ("verify", proving.path, "--trusted-block", block, "--json")
+    verified = run(*words, "--receipts-policy")
+    nobodys = run(*words)
 
     assert written.document["bytes"] == proving.path.stat().st_size
     assert verified.exit_code == 0, verified.stderr
@@ -128,14 +130,23 @@ def test_a_receipt_is_written_and_verified_with_the_block_that_one_trusts(
     left = {name for name, outcome in outcomes(document).items() if outcome != "passed"}
     assert left == {"result", "E13 challenge fresh", "events", "finality"}
     assert "simulated: proves no TEE; job 1: worker 1 signed this result" in verified.stderr
+    assert "bound to what the registrar's policy allows, as of 20" in verified.stderr
+    # A stranger's policy names a stranger's root: nothing is verified by that alone.
+    assert nobodys.exit_code == 3
+    assert (nobodys.document["verified"], nobodys.document["policy"]) == (False, None)
+    assert outcomes(nobodys.document)["policy"] == "not checked"
+    assert nobodys.stderr == (
+        "note: not everything could be checked: policy; simulated: proves no TEE\n"
+    )
 
 
 def test_people_see_every_step_in_a_sentence(run: Run, proving: Place) -> None:
     block = run("receipt", 1, "--json").document["block_hash"]
 
-    shown = run("verify", proving.path, "--trusted-block", block)
+    shown = run("verify", proving.path, "--trusted-block", block, "--receipts-policy")
 
     assert shown.exit_code == 0
+    assert "not checked: " not in shown.stdout
     for word in ("canonical form", "storage proof", "E02 signatures", "job's row", "finality"):
         assert word in shown.stdout
 
@@ -149,7 +160,8 @@ def test_without_a_trusted_block_nobody_can_tell(run: Run, proving: Place) -> No
     assert verified.document["error"] == "NotChecked"
     assert verified.document["verified"] is False
     assert outcomes(verified.document)["block"] == "not checked"
-    assert "could not tell: not checked: block" in verified.stderr
+    assert "note: not everything could be checked: block" in verified.stderr
+    assert "error" not in verified.stderr
 
 
 def test_another_block_another_result_and_a_changed_file_are_refused(
@@ -159,7 +171,7 @@ def test_another_block_another_result_and_a_changed_file_are_refused(
     result = proving.path.with_name("result")
     result.write_bytes(RESULT)
     good = ("verify", proving.path, "--trusted-block", block, "--result", result)
-    assert run(*good).exit_code == 0
+    assert run(*good, "--receipts-policy").exit_code == 0
 
     other_block = run("verify", proving.path, "--trusted-block", "11" * 32, "--json")
     result.write_bytes(RESULT + b"!")
@@ -174,6 +186,7 @@ def test_another_block_another_result_and_a_changed_file_are_refused(
     assert outcomes(other_block.document)["block"] == "failed"
     assert other_result.exit_code == 1
     assert "NotVerified: result:" in other_result.stderr
+    assert other_result.stderr.endswith("; simulated: proves no TEE\n")
     assert changed.exit_code == 1
     assert "job's row: the contract has recorded something else" in changed.stderr
     assert reformed.exit_code == 1
@@ -181,7 +194,7 @@ def test_another_block_another_result_and_a_changed_file_are_refused(
 
 
 def test_the_reader_s_own_policy_and_time_decide(
-    run: Run, proving: Place, simulator: Simulator
+    run: Run, proving: Place, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     block = run("receipt", 1, "--json").document["block_hash"]
     own = proving.path.with_name("own.toml")
@@ -190,7 +203,14 @@ def test_the_reader_s_own_policy_and_time_decide(
     refused = run(*good, "--policy", own)
     own.write_text(policy_text(simulator) + "# mine\n")
     accepted = run(*good, "--policy", own, "--json")
-    later = run(*good, "--at", "2031-01-01T00:00:00Z")
+    later = run(*good, "--policy", own, "--at", "2031-01-01T00:00:00Z")
+    recorded = accepted.document["recorded_at"]
+    earlier = run(*good, "--policy", own, "--at", recorded - 1)
+    at_most_one = run(*good, "--policy", own, "--receipts-policy")
+    monkeypatch.setenv("PHALA_JOBS_POLICY", str(own))
+    own.write_text(policy_text(simulator, minimum_evaluation_number=1_000))
+    setting = run(*good, "--json")
+    instead_of_setting = run(*good, "--receipts-policy", "--json")
     own.write_text("not a policy")
 
     assert refused.exit_code == 1
@@ -200,6 +220,13 @@ def test_the_reader_s_own_policy_and_time_decide(
     assert outcomes(accepted.document)["receipt's policy"] == "passed"
     assert later.exit_code == 1
     assert "E03 collateral valid at the time" in later.stderr
+    assert earlier.exit_code == 3
+    assert "could be checked: time of judging;" in earlier.stderr
+    assert "before the statement was recorded at" in " ".join(earlier.stdout.split())
+    assert at_most_one.exit_code == 2
+    assert (setting.exit_code, setting.document["policy"]) == (1, "reader")
+    assert instead_of_setting.exit_code == 0
+    assert instead_of_setting.document["policy"] == "receipt"
     assert run(*good, "--policy", own).exit_code == 2
     assert run(*good, "--at", "some day").exit_code == 2
     assert run("verify", proving.path, "--trusted-block", "11").exit_code == 2
@@ -215,7 +242,7 @@ def test_an_envelope_is_signed_by_the_account_and_verified_the_same(
     assert written.exit_code == 0, written.stderr
 
     verified = run(
-        *("verify", proving.path, "--json"),
+        *("verify", proving.path, "--receipts-policy", "--json"),
         *("--trusted-block", written.document["block_hash"]),
     )
 
@@ -362,6 +389,7 @@ def test_options_that_would_do_nothing_are_refused(run: Run, embedded: Place) ->
         ("verify", attestation, "--trusted-block", "11" * 32),
         ("verify", attestation, "--at", "1"),
         ("verify", 1, "--at", "1"),
+        ("verify", attestation, "--receipts-policy"),
         ("verify", receipt, "--against-chain"),
         ("verify", receipt, "--accept-key", "02" + "11" * 32),
     ):

@@ -15,12 +15,13 @@ from orchestrator.chain.storage_keys import StorageProof
 from orchestrator.crypto import AccountKey, EncryptionKey
 from orchestrator.encoding import blake2_256
 from orchestrator.errors import EncodingError
-from orchestrator.evidence import load_policy
+from orchestrator.evidence import Policy, load_policy
 from orchestrator.receipts import (
     Receipt,
     ReceiptReport,
     dump_envelope,
     dump_receipt,
+    evidence_steps,
     examine_receipt,
     load_receipt,
     prove_job,
@@ -58,7 +59,11 @@ class Made:
     block: bytes
 
     def examine(self, receipt: Receipt | None = None, **more: object) -> ReceiptReport:
-        given: dict[str, object] = {"trusted_block": self.block, **more}
+        given: dict[str, object] = {
+            "trusted_block": self.block,
+            "takes_own_policy": "policy" not in more,
+            **more,
+        }
         return examine_receipt(
             dump_receipt(receipt or self.receipt),
             cells=CELLS,
@@ -187,7 +192,7 @@ E12 = "E12 binds keys, chain, contract, challenge"
         (of_part("worker", evidence_hash=b"\x11" * 32), {"worker's row", "evidence"}),
         (
             of_part("worker", measurement=b"\x11" * 32),
-            {"signature", "worker's row", "measurement"},
+            {"signature", "worker's row", "E09 measurements"},
         ),
         (lambda receipt: replace(receipt, evidence=b"\xa0"), {"evidence"}),
         (lambda receipt: replace(receipt, policy=receipt.policy + b"\n"), {"policy"}),
@@ -319,7 +324,10 @@ def test_a_revoked_worker_is_refused(own: Made) -> None:
 def test_another_measurement_than_was_measured_is_refused(simulator: Simulator) -> None:
     other = make(simulator, policy_text(simulator).encode(), measurement=b"\x22" * 32)
 
-    assert failed(other.examine()) == {"measurement"}
+    report = other.examine()
+
+    assert failed(report) == {"E09 measurements"}
+    assert outcome_of(report, "measurement") is CheckOutcome.NOT_CHECKED
 
 
 def test_evidence_is_judged_at_the_time_of_recording_or_at_another(made: Made) -> None:
@@ -330,6 +338,28 @@ def test_evidence_is_judged_at_the_time_of_recording_or_at_another(made: Made) -
     assert "E03 collateral valid at the time" in failed(later)
     assert outcome_of(later, "measurement") is CheckOutcome.NOT_CHECKED
     assert outcome_of(later, "signature") is CheckOutcome.PASSED
+    assert outcome_of(later, "time of judging") is CheckOutcome.PASSED
+
+
+def test_evidence_at_a_time_before_the_recording_says_nothing_about_it(made: Made) -> None:
+    recorded = made.receipt.attestation.recorded_at
+
+    early = made.examine(now=recorded - 1)
+
+    assert not early.failed
+    assert [step.name for step in early.missing] == ["time of judging"]
+    assert f"{recorded - 1}, before the statement was recorded at {recorded}" in (
+        early.missing[0].detail
+    )
+
+
+def test_the_registrar_s_policy_decides_only_for_who_takes_it(made: Made) -> None:
+    """Whoever made the evidence may have made the policy: with a root of their own, say."""
+    report = made.examine(takes_own_policy=False)
+
+    assert not report.failed
+    assert [step.name for step in report.missing] == ["policy"]
+    assert "--policy names yours" in report.missing[0].detail
 
 
 def test_the_reader_s_own_policy_decides(made: Made, simulator: Simulator) -> None:
@@ -342,8 +372,32 @@ def test_the_reader_s_own_policy_decides(made: Made, simulator: Simulator) -> No
     assert not accepted.failed
     assert not accepted.missing
     assert outcome_of(accepted, "receipt's policy") is CheckOutcome.PASSED
+    assert outcome_of(accepted, "policy") is CheckOutcome.PASSED
     step = next(step for step in accepted.steps if step.name == "policy")
     assert "yours decides" in step.detail
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_a_stranger_s_policy_is_read_only_when_the_rest_is_decided(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, is_refused: bool
+) -> None:
+    read: list[bytes] = []
+
+    def load(data: bytes) -> Policy:
+        read.append(data)
+        return load_policy(data)
+
+    monkeypatch.setattr(evidence_steps, "load_policy", load)
+    odd = make(simulator, b"no = policy\n")
+    own = load_policy(policy_text(simulator).encode())
+
+    report = odd.examine(policy=own, trusted_block=bytes(32) if is_refused else odd.block)
+
+    assert failed(report) == ({"block"} if is_refused else set())
+    assert read == ([] if is_refused else [b"no = policy\n"])
+    assert not report.missing or is_refused
+    wanted = CheckOutcome.NOT_CHECKED if is_refused else CheckOutcome.FAILED
+    assert outcome_of(report, "receipt's policy") is wanted
 
 
 def test_a_receipt_whose_own_policy_refuses_counts_only_where_no_other_decides(
@@ -373,7 +427,9 @@ def test_an_envelope_is_read_and_its_signature_checked(made: Made) -> None:
     data = dump_envelope(sign_envelope(payload, account))
 
     def examine(envelope: bytes) -> ReceiptReport:
-        return examine_receipt(envelope, cells=CELLS, trusted_block=made.block)
+        return examine_receipt(
+            envelope, cells=CELLS, trusted_block=made.block, takes_own_policy=True
+        )
 
     report = examine(data)
     assert not report.failed
