@@ -174,7 +174,11 @@ class WorkerApp:
     async def _evidence(self, request: Request) -> Response:
         body = await read_body(request, max_bytes=_MAX_SMALL_BODY)
         is_known = self.access.is_known(request.scope)
-        data = await self.enrolment.evidence(body, is_known=is_known)
+        has_gone = asyncio.create_task(_hung_up(request))
+        try:
+            data = await self.enrolment.evidence(body, is_known=is_known, has_gone=has_gone)
+        finally:
+            has_gone.cancel()
         return Response(data, media_type="application/cbor")
 
     async def _registration(self, request: Request) -> Response:
@@ -353,6 +357,12 @@ def _parse_key(request: Request) -> JobKey:
         job_id=int(path["job_id"]),
         payload_hash=parse_hash(path["payload_hash"], "payload_hash"),
     )
+
+
+async def _hung_up(request: Request) -> None:
+    """Return when the client has hung up; the body was read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _parse_wait(request: Request) -> float:

@@ -35,7 +35,8 @@ CREATE TABLE measurements (
 """
 _EVIDENCE = """
 CREATE TABLE evidence (
-    hash BLOB PRIMARY KEY, signing_key BLOB NOT NULL, number INTEGER NOT NULL, data BLOB NOT NULL
+    hash BLOB PRIMARY KEY, signing_key BLOB NOT NULL, number INTEGER NOT NULL,
+    added_at INTEGER NOT NULL, in_force INTEGER NOT NULL, data BLOB NOT NULL
 ) WITHOUT ROWID
 """
 _SCHEMA = f"""

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import Enum
 from typing import Protocol, TypeVar
 
 from orchestrator.chain import Chain
@@ -25,13 +24,14 @@ from orchestrator.models import (
     PublicKey,
     Worker,
     WorkerId,
+    WorkerStatus,
 )
 from orchestrator.worker.identity import KeyRing
 from orchestrator.worker.outcomes import OutcomeStore
 from orchestrator.worker.refusal import RefusalError
 from orchestrator.workers import JobKey, JobRequest, RequestHead
 
-__all__ = ["ChainHeads", "Heads", "JobFacts", "Standing", "UnsafeRequestHeads"]
+__all__ = ["ChainHeads", "Heads", "JobFacts", "UnsafeRequestHeads"]
 
 T = TypeVar("T")
 
@@ -64,14 +64,6 @@ class JobFacts:
     payload: bytes | None = None
 
 
-class Standing(Enum):
-    """What became of the registration of a key."""
-
-    UNREGISTERED = "not registered"
-    IN_USE = "registered, and jobs may be sealed to its pair"
-    OVER = "over for so long that no job for it can be open"
-
-
 class Heads(Protocol):
     """Where facts come from."""
 
@@ -92,9 +84,31 @@ class Heads(Protocol):
         """Whether this worker works for the contract."""
         ...
 
-    async def standing(self, key: PublicKey, genesis: bytes, contract: bytes) -> Standing:
+    async def is_registered(self, key: PublicKey, genesis: bytes, contract: bytes) -> bool:
         """
-        Return what is known of the registration of one of the worker's keys.
+        Whether one of the worker's keys was registered at the contract, whatever became of it.
+
+        Raises:
+            RefusalError: 503, can't tell.
+        """
+        ...
+
+    async def is_over(self, key: PublicKey) -> bool:
+        """
+        Whether no outcome can be recorded any more that is signed by one of the worker's keys.
+
+        One that is not registered anywhere counts as over.
+
+        Raises:
+            RefusalError: 503, can't tell.
+        """
+        ...
+
+    def evidence_in_force(self, key: PublicKey) -> bytes | None:
+        """
+        Return the evidence hash of the key's registration, `None` when there is none.
+
+        Takes as long as asking the chain does; not for the event loop.
 
         Raises:
             RefusalError: 503, can't tell.
@@ -166,9 +180,19 @@ class ChainHeads:
             raise RefusalError(422, "genesis, contract: not those that this worker works for")
         return await self._in_thread(lambda: self._read(request))
 
-    async def standing(self, key: PublicKey, genesis: bytes, contract: bytes) -> Standing:
+    async def is_registered(self, key: PublicKey, genesis: bytes, contract: bytes) -> bool:
         del genesis, contract  # those of the chain
-        return await self._in_thread(lambda: self._standing(key))
+        return await self._in_thread(lambda: self._registration(key) is not None)
+
+    async def is_over(self, key: PublicKey) -> bool:
+        return await self._in_thread(lambda: self._is_over(key))
+
+    def evidence_in_force(self, key: PublicKey) -> bytes | None:
+        try:
+            worker = self._thread.submit(self._registration, key).result(_READ_SECONDS)
+        except (ChainError, TimeoutError) as error:
+            raise _later(_UNREADABLE) from error
+        return None if worker is None else worker.evidence_hash
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
@@ -275,13 +299,16 @@ class ChainHeads:
     def _registration(self, key: PublicKey) -> Worker | None:
         return self._chain.read(self._processor.worker_by_key(key))
 
-    def _standing(self, key: PublicKey) -> Standing:
+    def _is_over(self, key: PublicKey) -> bool:
         # The time first: a renewal after it only makes the registration end later.
         now = self._chain.finalized_head().timestamp
         worker = self._registration(key)
-        if worker is None:
-            return Standing.UNREGISTERED
-        return Standing.OVER if now > worker.valid_until + _LONGEST_TTL_MS else Standing.IN_USE
+        # Revoking is final, and the contract records nothing of whoever is revoked.
+        return (
+            worker is None
+            or worker.status is WorkerStatus.REVOKED
+            or now > worker.valid_until + _LONGEST_TTL_MS
+        )
 
     def _skew(self) -> int:
         now = self._clock()
@@ -312,9 +339,16 @@ class UnsafeRequestHeads:
             max_clock_skew=Parameters().max_clock_skew,
         )
 
-    async def standing(self, key: PublicKey, genesis: bytes, contract: bytes) -> Standing:
-        is_known = self._outcomes.measurement(genesis, contract, key) is not None
-        return Standing.IN_USE if is_known else Standing.UNREGISTERED
+    async def is_registered(self, key: PublicKey, genesis: bytes, contract: bytes) -> bool:
+        return self._outcomes.measurement(genesis, contract, key) is not None
+
+    async def is_over(self, key: PublicKey) -> bool:
+        # Without a chain nothing tells when a registration ends.
+        return not self._outcomes.has_measurement(key)
+
+    def evidence_in_force(self, key: PublicKey) -> bytes | None:
+        del key
+        return None
 
     def check_envelope(self, request: JobRequest, envelope: bytes) -> None:
         try:

@@ -18,7 +18,14 @@ from orchestrator.crypto.keys import EcdsaSigner, EncryptionKey, Sr25519Signer, 
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.models import PublicKey, Scheme, Signer
 
-__all__ = ["KEYS_FILE", "MAX_PAIRS", "KeyRing", "WorkerKeys", "load_or_make_keys"]
+__all__ = [
+    "KEYS_FILE",
+    "MAX_PAIRS",
+    "KeyRing",
+    "WorkerKeys",
+    "load_or_make_keys",
+    "remove_drafts",
+]
 
 KEYS_FILE = "worker-keys.json"
 # The newest, and those that jobs may still be sealed to.
@@ -109,6 +116,26 @@ def load_or_make_keys(folder: Path, scheme: Scheme) -> KeyRing:
         return _load(path, scheme)
     except OSError as error:
         raise ConfigError(f"keys file {path}: {error.strerror or error}") from error
+
+
+def remove_drafts(folder: Path) -> None:
+    """
+    Remove what a process that was killed left of writing its keys: it holds secrets.
+
+    For whoever has the folder to itself, or a file that is being written goes too.
+
+    Raises:
+        ConfigError: One can't be removed.
+    """
+    path = folder / KEYS_FILE
+    try:
+        drafts = list(folder.glob(f".{KEYS_FILE}.*"))
+        for draft in drafts:
+            draft.unlink()
+        if drafts:
+            _flush_folder(folder)
+    except OSError as error:
+        raise ConfigError(f"drafts of keys file {path}: {error.strerror or error}") from error
 
 
 def _load(path: Path, scheme: Scheme) -> KeyRing:

@@ -18,12 +18,27 @@ from orchestrator.errors import (
 )
 from orchestrator.models import Outcome, PublicKey
 from orchestrator.worker.database import Database
+from orchestrator.worker.identity import KeyRing
 from orchestrator.workers import JobKey
 
-__all__ = ["EVIDENCE_PER_KEY", "OutcomeStore", "StoredOutcome", "WorkerBlobs"]
+__all__ = [
+    "EVIDENCE_PER_KEY",
+    "HELD_MS",
+    "NEWCOMERS_PER_KEY",
+    "OutcomeStore",
+    "StoredOutcome",
+    "WorkerBlobs",
+]
 
-# The one in force, the one before it, and two that did not get there.
+# Without a chain, where nothing tells which is in force.
 EVIDENCE_PER_KEY = 4
+# With a chain: those that are not in force yet, or never get there.
+NEWCOMERS_PER_KEY = 8
+# So long a newcomer is not pushed off: a registrar sends it to the chain after it was put, and
+# then it has to be finalized.
+HELD_MS = 600_000
+# With a chain: the one in force, and the one before it.
+_IN_FORCE = 2
 _FIELDS = (
     "outcome, result_hash, result_length, units, measurement, started_at, finished_at, deadline,"
     " signing_key"
@@ -140,6 +155,16 @@ class OutcomeStore:
 
         return self._database.read(question)
 
+    def has_measurement(self, signing_key: PublicKey) -> bool:
+        """Whether the key was registered for any contract."""
+
+        def question(connection: sqlite3.Connection) -> bool:
+            text = "SELECT 1 FROM measurements WHERE signing_key = ?"
+            row = connection.execute(text, (encode_signing_key(signing_key),)).fetchone()
+            return row is not None
+
+        return self._database.read(question)
+
 
 class WorkerBlobs:
     """
@@ -180,27 +205,69 @@ class WorkerBlobs:
         """
         Keep a bundle of the pair with *signing_key* durably, and return its hash.
 
-        Of each pair the newest `EVIDENCE_PER_KEY` are kept, without an end in time.
+        For a worker without a chain: of each pair the newest `EVIDENCE_PER_KEY` are kept, without
+        an end in time.
 
         Raises:
             BlobUnavailableError: It could not be written.
         """
         digest, key = blake2_256(data), encode_signing_key(signing_key)
+        now = self._clock_ms()
 
         def change(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "INSERT OR REPLACE INTO evidence"
-                " SELECT ?, ?, 1 + coalesce(max(number), 0), ? FROM evidence",
-                (digest, key, data),
-            )
-            connection.execute(
-                "DELETE FROM evidence WHERE signing_key = ? AND number NOT IN (SELECT number"
-                " FROM evidence WHERE signing_key = ? ORDER BY number DESC LIMIT ?)",
-                (key, key, EVIDENCE_PER_KEY),
-            )
+            _add_evidence(connection, digest, key, now, data)
+            _cut_newcomers(connection, key, EVIDENCE_PER_KEY)
 
         self._database.write(change)
         return digest
+
+    def put_newcomer(
+        self, data: bytes, signing_key: PublicKey, *, in_force: bytes | None
+    ) -> bytes | None:
+        """
+        Keep a bundle of the pair with *signing_key* durably, and return its hash.
+
+        For a worker with a chain, which has the bundle *in_force* (its hash) now. What was in
+        force last and before that is kept without an end in time, and of all others the newest
+        `NEWCOMERS_PER_KEY`. None of these goes before it was here for `HELD_MS`: if there is no
+        room because of that, nothing changes but what is known to be in force, and the answer is
+        `None`.
+
+        Raises:
+            BlobUnavailableError: It could not be written.
+        """
+        digest, key = blake2_256(data), encode_signing_key(signing_key)
+        now = self._clock_ms()
+
+        def change(connection: sqlite3.Connection) -> bytes | None:
+            _mark_in_force(connection, key, in_force)
+            is_kept = "SELECT 1 FROM evidence WHERE hash = ? AND in_force > 0"
+            if connection.execute(is_kept, (digest,)).fetchone():
+                return digest
+            (held,) = connection.execute(
+                "SELECT count(*) FROM evidence WHERE signing_key = ? AND hash != ?"
+                " AND in_force = 0 AND added_at > ? AND added_at <= ?",
+                (key, digest, now - HELD_MS, now),
+            ).fetchone()
+            if held >= NEWCOMERS_PER_KEY:
+                return None
+            _add_evidence(connection, digest, key, now, data)
+            _cut_newcomers(connection, key, NEWCOMERS_PER_KEY)
+            return digest
+
+        return self._database.write(change)
+
+    def drop_evidence(self, keys: KeyRing) -> None:
+        """Forget the bundles of pairs that are not among *keys* any more."""
+
+        def change(connection: sqlite3.Connection) -> None:
+            # Read here: a bundle of keys that are made meanwhile is written after this.
+            kept = [encode_signing_key(pair.signing_key) for pair in keys.pairs]
+            marks = ", ".join("?" * len(kept))
+            text = f"DELETE FROM evidence WHERE signing_key NOT IN ({marks})"  # noqa: S608 - marks only
+            connection.execute(text, kept)
+
+        self._database.write(change)
 
     def get(self, digest: bytes, *, max_bytes: int) -> bytes:
         """Return the bytes that hash to *digest*, see `BlobStore.get`."""
@@ -245,6 +312,42 @@ class WorkerBlobs:
             connection.execute("DELETE FROM uploads WHERE hash = ?", (digest,))
 
         self._database.write(change)
+
+
+def _add_evidence(
+    connection: sqlite3.Connection, digest: bytes, key: bytes, now: int, data: bytes
+) -> None:
+    """Add a bundle as the newest, or make one that is there the newest."""
+    connection.execute(
+        "INSERT INTO evidence SELECT ?, ?, 1 + coalesce(max(number), 0), ?, 0, ? FROM evidence"
+        " WHERE true ON CONFLICT (hash) DO UPDATE"
+        " SET number = excluded.number, added_at = excluded.added_at",
+        (digest, key, now, data),
+    )
+
+
+def _mark_in_force(connection: sqlite3.Connection, key: bytes, digest: bytes | None) -> None:
+    """Remember that *digest* is in force now; what was before the last one is a newcomer again."""
+    connection.execute(
+        "UPDATE evidence SET in_force ="
+        " 1 + (SELECT max(in_force) FROM evidence WHERE signing_key = ?)"
+        " WHERE hash = ? AND signing_key = ?",
+        (key, digest, key),
+    )
+    connection.execute(
+        "UPDATE evidence SET in_force = 0 WHERE signing_key = ? AND hash NOT IN (SELECT hash"
+        " FROM evidence WHERE signing_key = ? ORDER BY in_force DESC LIMIT ?)",
+        (key, key, _IN_FORCE),
+    )
+
+
+def _cut_newcomers(connection: sqlite3.Connection, key: bytes, limit: int) -> None:
+    """Forget all but the newest *limit* of those that were never known to be in force."""
+    connection.execute(
+        "DELETE FROM evidence WHERE signing_key = ? AND in_force = 0 AND hash NOT IN (SELECT hash"
+        " FROM evidence WHERE signing_key = ? AND in_force = 0 ORDER BY number DESC LIMIT ?)",
+        (key, key, limit),
+    )
 
 
 def _key(key: JobKey) -> tuple[bytes, bytes, str, bytes]:

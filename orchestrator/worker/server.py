@@ -22,7 +22,7 @@ from orchestrator.worker.database import Database
 from orchestrator.worker.enrolment import Enrolment
 from orchestrator.worker.execution import Execution
 from orchestrator.worker.heads import ChainHeads, Heads, UnsafeRequestHeads
-from orchestrator.worker.identity import KeyRing, load_or_make_keys
+from orchestrator.worker.identity import KeyRing, load_or_make_keys, remove_drafts
 from orchestrator.worker.meters import Meters
 from orchestrator.worker.outcomes import OutcomeStore, StoredOutcome, WorkerBlobs
 from orchestrator.worker.running import AcceptedJob, JobRunner
@@ -71,9 +71,11 @@ class WorkerServer:
         with contextlib.ExitStack() as on_failure:
             on_failure.enter_context(self._closing)
             self._take_folder()
+            remove_drafts(settings.folder)
             # The forking process is started before there are keys in this one's memory.
             self._sandbox = self._start_sandbox(references)
             keys = load_or_make_keys(settings.folder, settings.scheme)
+            self._keys = keys
             first_key = encode_signing_key(keys.pairs[0].signing_key)
             database = Database(settings.folder / "worker.db", first_key)
             self._closing.callback(database.close)
@@ -104,7 +106,7 @@ class WorkerServer:
                 blobs=self._blobs,
                 quotes=quotes,
                 version=settings.version,
-                keeps_measurements=settings.unsafe_without_chain,
+                has_chain=chain is not None,
             )
             app = WorkerApp(
                 settings=settings,
@@ -251,6 +253,7 @@ class WorkerServer:
             uploaded_before=now - _UPLOADS_MS,
             keep_outcomes=self._settings.unsafe_without_chain,
         )
+        self._blobs.drop_evidence(self._keys)
 
 
 def _and_store(runner: JobRunner, outcomes: OutcomeStore) -> Callable[[AcceptedJob], StoredOutcome]:

@@ -3,11 +3,12 @@ A worker over HTTP.
 
 Nothing that a worker answers can hold a client up or fill its memory: every answer has a largest
 size and a latest time, redirects are not followed, compression is not asked for. A token is sent
-over https alone, except to this machine.
+over https alone, except to this machine, and is in no words about an answer that echoes it.
 """
 
 import asyncio
 import ipaddress
+import re
 from collections.abc import Mapping
 
 import httpx
@@ -48,6 +49,9 @@ _MAX_ERROR_WORDS = 300
 _MAX_RETRY_AFTER_SECONDS = 3_600.0
 _CONNECT_SECONDS = 5.0
 _MAX_PORT = 65_535
+# What looks like a token that was sent, by whomever, to the end of its line.
+_BEARER = re.compile(r"\bbearer\b[^\r\n]*", re.IGNORECASE)
+_LEFT_OUT = "[left out]"
 
 
 class HttpWorkerClient:
@@ -72,6 +76,7 @@ class HttpWorkerClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._url = _check_url(url, has_token=token is not None)
+        self._token = token
         self._timeout_seconds = timeout_seconds
         self._blob_seconds = blob_seconds
         self._evidence_seconds = evidence_seconds
@@ -141,6 +146,7 @@ class HttpWorkerClient:
             )
         except BlobTooLargeError as error:
             raise WorkerProtocolError(str(error)) from error
+        self._check_has_no_token(body)
         return body
 
     async def put_evidence(self, data: bytes) -> bytes:
@@ -216,15 +222,21 @@ class HttpWorkerClient:
         limit = self._timeout_seconds if seconds is None else seconds
         try:
             async with asyncio.timeout(limit):
-                return await self._exchange(method, path, content, max_bytes)
+                status, body = await self._exchange(method, path, content, max_bytes)
         except TimeoutError as error:
             raise WorkerUnavailableError(f"{self._url}: no answer within {limit:g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError, OverflowError, ValueError) as error:
             # The last two are what sockets and codecs say to addresses that pass for URLs.
-            why = str(error) or type(error).__name__
+            said = str(error) or type(error).__name__
+            why = self._without_token(said)
+            # A cause is shown with its effect, and its words are as they were.
+            cause = error if why == said else None
             if isinstance(error, httpx.RemoteProtocolError) and "illegal" in why.lower():
-                raise WorkerProtocolError(f"{self._url} does not speak HTTP: {why}") from error
-            raise WorkerUnavailableError(f"{self._url}: {why}") from error
+                raise WorkerProtocolError(f"{self._url} does not speak HTTP: {why}") from cause
+            raise WorkerUnavailableError(f"{self._url}: {why}") from cause
+        if max_bytes is None:
+            self._check_has_no_token(body)
+        return status, body
 
     async def _exchange(
         self, method: str, path: str, content: bytes | None, max_bytes: int | None
@@ -258,7 +270,8 @@ class HttpWorkerClient:
     ) -> WorkerUnavailableError | WorkerRefusedError | WorkerProtocolError:
         if 300 <= status < 400:
             return WorkerProtocolError(f"{self._url} redirects ({status}), which is not followed")
-        words = body[:_MAX_ERROR_WORDS].decode("utf-8", "replace")
+        # Cut last: half a token would not be found.
+        words = self._without_token(body.decode("utf-8", "replace"))[:_MAX_ERROR_WORDS]
         printable = "".join(letter if letter.isprintable() else " " for letter in words)
         if status == 429 or status >= 500:
             return WorkerUnavailableError(
@@ -266,6 +279,17 @@ class HttpWorkerClient:
                 retry_after_seconds=_retry_after(headers.get("retry-after")),
             )
         return WorkerRefusedError(status, printable)
+
+    def _without_token(self, words: str) -> str:
+        """Return words of an answer without the token, and without what looks like one."""
+        if self._token is not None:
+            words = words.replace(self._token, _LEFT_OUT)
+        return _BEARER.sub(f"Bearer {_LEFT_OUT}", words)
+
+    def _check_has_no_token(self, body: bytes) -> None:
+        """Refuse an answer whose words would carry the token to wherever they are shown."""
+        if self._token is not None and self._token.encode() in body:
+            raise WorkerProtocolError(f"{self._url}: the answer has the token in it")
 
 
 def _retry_after(value: str | None) -> float | None:

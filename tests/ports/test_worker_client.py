@@ -687,3 +687,77 @@ async def test_the_token_is_sent_and_shown_nowhere() -> None:
     assert seen == ["Bearer very-secret"]
     assert "very-secret" not in f"{caught.value!r} {client!r}"
     await client.close()
+
+
+TOKEN = "very-secret"
+ECHOES = (
+    f"debug page: Authorization: Bearer {TOKEN} x",
+    f"{TOKEN[:4]}: {TOKEN}",
+    "x" * 295 + TOKEN,  # cut in the middle
+    'authorization: "bearer  of-somebody-else" ' + TOKEN,
+)
+
+
+@pytest.mark.parametrize("echo", ECHOES)
+@pytest.mark.parametrize("status", [200, 400, 404, 429, 500])
+async def test_a_token_that_an_answer_echoes_is_in_no_words(status: int, echo: str) -> None:
+    """Debug pages and proxies show what they were sent; words go to logs and reports."""
+    transport = httpx.MockTransport(lambda _: httpx.Response(status, stream=_bytes(echo.encode())))
+    client = HttpWorkerClient("https://worker.example", TOKEN, transport=transport)
+
+    with pytest.raises(WorkerError) as caught:
+        await client.identity()
+
+    words = f"{caught.value} {caught.value!r}"
+    assert not any(part in words for part in (TOKEN, TOKEN[:5], "of-somebody-else"))
+    await client.close()
+
+
+async def test_words_without_a_token_are_shown_as_they_are() -> None:
+    words = "a token of this worker is needed"
+    transport = httpx.MockTransport(lambda _: httpx.Response(401, stream=_bytes(words.encode())))
+    for token in (None, TOKEN):
+        client = HttpWorkerClient("https://worker.example", token, transport=transport)
+
+        with pytest.raises(WorkerRefusedError, match=words):
+            await client.identity()
+
+        await client.close()
+
+
+@pytest.mark.parametrize("ask", ["identity", "evidence", "registration"])
+async def test_an_answer_that_has_the_token_in_it_is_none(ask: str) -> None:
+    answer = json.dumps({**IDENTITY, "tee": f"Bearer {TOKEN}"}).encode()
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=_bytes(answer)))
+    client = HttpWorkerClient("https://worker.example", TOKEN, transport=transport)
+    asking: dict[str, Call] = {
+        **CALLS,
+        "evidence": lambda client: client.evidence(
+            genesis=GENESIS, contract=CONTRACT, challenge=bytes(32)
+        ),
+    }
+
+    with pytest.raises(WorkerProtocolError, match="has the token in it") as caught:
+        await asking[ask](client)
+
+    assert TOKEN not in f"{caught.value!r}"
+    await client.close()
+
+
+async def test_the_token_is_in_no_words_about_a_broken_answer() -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        raise httpx.RemoteProtocolError(f"illegal header: {request.headers['authorization']}")
+
+    client = HttpWorkerClient(
+        "https://worker.example", TOKEN, transport=httpx.MockTransport(handle)
+    )
+
+    with pytest.raises(WorkerProtocolError, match="illegal header") as caught:
+        await client.identity()
+
+    assert TOKEN not in f"{caught.value!r}{caught.value.__cause__!r}"
+    await client.close()
+
+
+def _bytes(data: bytes) -> httpx.ByteStream:
+    return httpx.ByteStream(data)

@@ -2,12 +2,15 @@
 
 import asyncio
 import errno
+import json
 import logging
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from starlette.types import Message, Scope
 
 from orchestrator.crypto.keys import verify_signature
 from orchestrator.encoding import blake2_256, registration_digest, report_data
@@ -72,6 +75,39 @@ class Quotes:
         self.is_closed = True
 
 
+class Caller:
+    """Asks for evidence as a stranger, and hangs up when told."""
+
+    def __init__(self) -> None:
+        self.has_gone = asyncio.Event()
+        self.status: int | None = None
+        self._has_asked = False
+
+    async def ask(self, world: World) -> None:
+        path = "/v1/evidence"
+        scope: Scope = {
+            "type": "http",
+            "method": "POST",
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": [],
+            "client": ("127.0.0.1", 1),
+        }
+        await world.server.app(scope, self._receive, self._send)
+
+    async def _receive(self) -> Message:
+        if not self._has_asked:
+            self._has_asked = True
+            return {"type": "http.request", "body": json.dumps(_question()).encode()}
+        await self.has_gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        self.status = message.get("status", self.status)
+
+
 @pytest.fixture
 async def quotes() -> Quotes:
     return Quotes()
@@ -115,7 +151,7 @@ async def rotate(world: World) -> WorkerKeys:
 
 def waiting(world: World) -> int:
     """How many wait for evidence, the one whose quote is being made included."""
-    return world.server._enrolment._waiting
+    return world.server._enrolment._queue.waiting
 
 
 def blobs(world: World) -> WorkerBlobs:
@@ -242,6 +278,80 @@ class TestEvidence:
         assert len(answers) == len(quotes.asked) == 16
         assert (await evidence(world.client(None))).challenge == CHALLENGE
 
+    async def test_who_has_a_token_goes_before_strangers(
+        self, world: World, quotes: Quotes
+    ) -> None:
+        quotes.hold.clear()
+        ended: list[str] = []
+
+        async def ask(name: str, client: HttpWorkerClient) -> None:
+            await evidence(client)
+            ended.append(name)
+
+        asking = [asyncio.create_task(ask("first", world.client(None)))]
+        await until(lambda: len(quotes.asked) == 1)
+        asking.append(asyncio.create_task(ask("stranger", world.client(None))))
+        await until(lambda: waiting(world) == 2)
+        asking.append(asyncio.create_task(ask("registrar", registrar(world))))
+        await until(lambda: waiting(world) == 3)
+        quotes.hold.set()
+        await asyncio.gather(*asking)
+
+        assert ended == ["first", "registrar", "stranger"]
+
+    async def test_who_hangs_up_leaves_the_queue_and_gets_no_quote(
+        self, world: World, quotes: Quotes
+    ) -> None:
+        quotes.hold.clear()
+        first = asyncio.create_task(evidence(world.client(None)))
+        await until(lambda: len(quotes.asked) == 1)
+        callers = [Caller() for _ in range(3)]
+        asking = [asyncio.create_task(caller.ask(world)) for caller in callers]
+        await until(lambda: waiting(world) == 4)
+
+        for caller in callers:
+            caller.has_gone.set()
+        await asyncio.gather(*asking)
+
+        assert waiting(world) == 1  # while the first one's quote is still being made
+        another = asyncio.create_task(evidence(world.client(None)))
+        await until(lambda: waiting(world) == 2)
+        quotes.hold.set()
+        await asyncio.gather(first, another)
+        assert len(quotes.asked) == 2
+        assert {caller.status for caller in callers} == {400}
+
+    async def test_who_has_gone_already_gets_no_quote(self, world: World, quotes: Quotes) -> None:
+        caller = Caller()
+        caller.has_gone.set()
+
+        await caller.ask(world)
+
+        assert caller.status == 400
+        assert quotes.asked == []
+        assert waiting(world) == 0
+        assert (await evidence(world.client(None))).challenge == CHALLENGE
+
+    async def test_one_whose_turn_comes_as_it_is_stopped_passes_it_on(
+        self, world: World, quotes: Quotes
+    ) -> None:
+        quotes.hold.clear()
+        first = asyncio.create_task(evidence(world.client(None)))
+        await until(lambda: len(quotes.asked) == 1)
+        caller = Caller()
+        stopped = asyncio.create_task(caller.ask(world))
+        await until(lambda: waiting(world) == 2)
+        last = asyncio.create_task(evidence(world.client(None)))
+        await until(lambda: waiting(world) == 3)
+
+        stopped.cancel()
+        quotes.hold.set()
+        async with asyncio.timeout(10):
+            await asyncio.gather(first, last)
+
+        assert len(quotes.asked) == 2
+        assert waiting(world) == 0
+
     async def test_its_source_is_closed_with_the_worker(self, tmp_path: Path) -> None:
         source = Quotes()
         async with development_worker(tmp_path / "other", quotes=source):
@@ -318,8 +428,8 @@ class TestKeptEvidence:
         mine = await evidence(world.client(None))
         other = PublicKey(scheme=world.settings.scheme, key=b"\2" + b"x" * 32)
         for changed in (
-            EvidenceBundle(**{**vars(mine), "signing_key": other}),
-            EvidenceBundle(**{**vars(mine), "encryption_key": b"x" * 32}),
+            replace(mine, signing_key=other),
+            replace(mine, encryption_key=b"x" * 32),
         ):
             data = dump_bundle(changed)
 
@@ -412,6 +522,29 @@ class TestRotation:
         assert caught.value.status == 409
         assert _pairs(world) == before
 
+    async def test_keys_in_use_at_another_contract_stay(self, world: World) -> None:
+        """Whoever may register may name contracts of its own."""
+        before = [world.pair.signing_key]
+        for number in range(MAX_PAIRS - 1):
+            await _register_at(world, bytes([number]) * 32)
+            await registrar(world).rotate(genesis=bytes([number]) * 32, contract=CONTRACT)
+            before.append(world.pair.signing_key)
+        await _register_at(world, b"o" * 32)
+
+        with pytest.raises(WorkerRefusedError, match="pairs are in use") as caught:
+            await registrar(world).rotate(genesis=b"o" * 32, contract=CONTRACT)
+
+        assert caught.value.status == 409
+        assert _pairs(world) == before
+
+    async def test_the_newest_keys_are_registered_at_the_contract_named(self, world: World) -> None:
+        before = _pairs(world)
+
+        with pytest.raises(WorkerRefusedError, match="not registered yet"):
+            await registrar(world).rotate(genesis=GENESIS, contract=b"x" * 32)
+
+        assert _pairs(world) == before
+
     async def test_two_at_once_are_one_and_a_refusal(self, world: World) -> None:
         results = await asyncio.gather(rotate(world), rotate(world), return_exceptions=True)
 
@@ -499,6 +632,16 @@ class TestRotation:
 
         assert _pairs(world) == before
         assert await world.client(None).identity() == identity
+
+
+async def _register_at(world: World, genesis: bytes) -> None:
+    await registrar(world).registration(
+        genesis=genesis,
+        contract=CONTRACT,
+        measurement=MEASUREMENT,
+        evidence_hash=bytes(32),
+        valid_until=1,
+    )
 
 
 def forget(world: World, key: PublicKey) -> None:
@@ -654,6 +797,25 @@ class TestOnAChain:
 
         assert _pairs(world)[:-1] == full[1:]
 
+    async def test_revoked_pairs_go_at_once(self, world: ChainWorld) -> None:
+        """Whoever has their keys may have the newest too, so there must be room for new ones."""
+        workers = list(world.workers)
+        for _ in range(MAX_PAIRS - 1):
+            await self.rotate(world)
+            workers.append(self.register(world))
+        full, admin = _pairs(world), LocalAccount.named("admin")
+        world.chain.call(world.processor.suspend_worker(workers[0]), signer=admin)
+        with pytest.raises(WorkerRefusedError, match="pairs are in use"):
+            await self.rotate(world)
+        for worker in workers[
+            1:
+        ]:  # the newest is kept nevertheless, or nothing would be registered
+            world.chain.call(world.processor.revoke_worker(worker, b"r" * 32), signer=admin)
+
+        await self.rotate(world)
+
+        assert _pairs(world)[:-1] == [full[0], full[-1]]
+
     def make_block(self, world: ChainWorld) -> None:
         world.chain.upload(world.processor.bundle.code, signer=world.account)
 
@@ -683,7 +845,7 @@ class TestOnAChain:
                 challenge=CHALLENGE,
             )
             mine = load_bundle(data)
-            other = EvidenceBundle(**{**vars(mine), "contract": CONTRACT})
+            other = replace(mine, contract=CONTRACT)
             with pytest.raises(WorkerRefusedError, match="not those that this worker"):
                 await registrar(world).put_evidence(dump_bundle(other))
             assert await registrar(world).put_evidence(data) == blake2_256(data)

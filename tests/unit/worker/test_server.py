@@ -284,6 +284,34 @@ def test_two_workers_can_not_share_a_folder(tmp_path: Path) -> None:
     WorkerServer(settings_for(tmp_path), None, clock=FixedClock()).close()
 
 
+def test_drafts_of_keys_that_a_kill_left_go_with_the_next_start(tmp_path: Path) -> None:
+    WorkerServer(settings_for(tmp_path), None, clock=FixedClock()).close()
+    keys = (tmp_path / KEYS_FILE).read_bytes()
+    draft = tmp_path / f".{KEYS_FILE}.0123456789abcdef"
+    draft.write_bytes(keys)
+    other = tmp_path / ".tokens.json.0123456789abcdef"  # another process may be writing it
+    other.write_bytes(b"")
+
+    server = WorkerServer(settings_for(tmp_path), None, clock=FixedClock())
+    is_there = draft.exists()
+    draft.write_bytes(keys)
+    with pytest.raises(InputError, match="another worker works there"):
+        WorkerServer(settings_for(tmp_path), None, clock=FixedClock())
+
+    assert not is_there
+    assert draft.exists()  # whose folder it is may be writing it
+    assert other.exists()
+    assert (tmp_path / KEYS_FILE).read_bytes() == keys
+    server.close()
+
+
+def test_a_draft_of_keys_that_can_not_be_removed_is_a_wrong_setting(tmp_path: Path) -> None:
+    (tmp_path / f".{KEYS_FILE}.0123456789abcdef").mkdir()
+
+    with pytest.raises(ConfigError, match=KEYS_FILE):
+        WorkerServer(settings_for(tmp_path), None, clock=FixedClock())
+
+
 def test_a_folder_that_can_not_be_made_is_a_wrong_setting(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
