@@ -6,21 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.access import SEND
-from orchestrator.cli.admission import explained_refusal, open_archive, parse_platform
+from orchestrator.cli.admission import explained_refusal, parse_platform
 from orchestrator.cli.command import command
-from orchestrator.cli.errors import ExitCode
-from orchestrator.cli.output import Document, to_json
+from orchestrator.cli.machines import revoke_platform
+from orchestrator.cli.output import to_json
 from orchestrator.cli.session import Session
-from orchestrator.cli.trust import evidence_of
 from orchestrator.cli.values import parse_bytes32, parse_public_key
-from orchestrator.errors import (
-    BlobError,
-    BlobNotFoundError,
-    ContractError,
-    EncodingError,
-    InputError,
-    RefusedError,
-)
+from orchestrator.errors import ContractError, InputError, RefusedError
 
 if TYPE_CHECKING:
     from orchestrator.models import Worker
@@ -48,7 +40,7 @@ def revoke(
         str,
         typer.Option(
             metavar="HEX",
-            help="Every worker whose evidence is from the machine of this PPID or PIID.",
+            help="Every worker with evidence from the machine of this PPID or PIID, also earlier.",
         ),
     ] = "",
     reason: Annotated[
@@ -59,8 +51,9 @@ def revoke(
     Revoke for ever: one worker, a measurement, or all workers of a machine. Registrar only.
 
     What revoked workers have attested and nobody has marked yet is not marked any more; its owners
-    can cancel it. With --platform it says which workers' evidence could not be read, and then the
-    exit code is 3.
+    can cancel it. With --platform it says who was revoked, who could not be, and whose evidence
+    could not be read; the exit code is 3 when there is any of the last, else 1 when somebody could
+    not be revoked.
     """
     id_given = worker if worker is not None else worker_id
     chosen = [id_given is not None, bool(key), bool(measurement), bool(platform)]
@@ -72,7 +65,7 @@ def revoke(
         if measurement:
             _revoke_measurement(session, parse_bytes32("measurement", measurement), reason)
         elif platform:
-            _revoke_platform(session, parse_platform(platform), reason)
+            revoke_platform(session, parse_platform(platform), reason, _live(session))
         else:
             _revoke_one(session, id_given or _worker_of(session, key), reason)
     except ContractError as refusal:
@@ -115,52 +108,13 @@ def _revoke_measurement(session: Session, measurement: bytes, reason: str) -> No
     )
 
 
-def _revoke_platform(session: Session, platform: bytes, reason: str) -> None:
-    from orchestrator.encoding import blake2_256
-    from orchestrator.evidence import load_bundle
-    from orchestrator.registrar import platform_ids
-    from orchestrator.registrar.forecast import NO_EVIDENCE
-
-    archive, evidence = open_archive(session), evidence_of(session)
-    matching: list[int] = []
-    unreadable: list[Document] = []
-    # Those whose evidence is here come first: waiting for workers must not delay any of them.
-    for worker in sorted(_live(session), key=archive.holds, reverse=True):
-        try:
-            if worker.evidence_hash == NO_EVIDENCE:
-                raise BlobNotFoundError("it was registered without evidence")
-            is_from_there = platform in platform_ids(load_bundle(evidence(worker)))
-        except (BlobError, EncodingError) as error:
-            unreadable.append({"worker": worker.worker, "why": str(error)})
-            session.output.say(f"worker {worker.worker}: its evidence can't be read: {error}")
-            continue
-        if is_from_there:
-            _send(session, worker.worker, reason)
-            matching.append(worker.worker)
-    session.output.result(
-        {
-            "platform": to_json(platform),
-            "revoked": matching,
-            "unreadable": unreadable,
-            "reason": to_json(blake2_256(reason.encode("utf-8"))),
-        }
-    )
-    if unreadable:
-        raise typer.Exit(ExitCode.UNKNOWN)
-
-
 def _live(session: Session) -> "Sequence[Worker]":
     """The workers that are not revoked."""
+    from orchestrator.chain.paging import all_workers
     from orchestrator.models import WorkerStatus
 
-    chain, processor = session.chain, session.processor
-    found: list[Worker] = []
-    start: int | None = 1
-    while start is not None:
-        page = chain.read(processor.workers_page(start, 50))
-        found += [one for one in page.items if one.status is not WorkerStatus.REVOKED]
-        start = page.next
-    return found
+    everyone = all_workers(session.chain, session.processor)
+    return [one for one in everyone if one.status is not WorkerStatus.REVOKED]
 
 
 def declare(app: typer.Typer) -> None:

@@ -18,6 +18,7 @@ from orchestrator.cli.admission import (
 )
 from orchestrator.cli.command import command
 from orchestrator.cli.costs import explained, is_interactive
+from orchestrator.cli.duties import warn_of_combined_roles
 from orchestrator.cli.errors import ExitCode
 from orchestrator.cli.output import Document, to_json
 from orchestrator.cli.session import Session
@@ -30,6 +31,7 @@ from orchestrator.errors import (
     RefusedError,
     WorkerUnavailableError,
 )
+from orchestrator.models import Role
 
 if TYPE_CHECKING:
     from orchestrator.chain import ContractCall
@@ -86,16 +88,13 @@ def worker_document(worker: "Worker") -> Document:
 @command(app, "list", settings=READ, group="workers")
 def list_workers(session: Session) -> None:
     """List the registered workers, and whether each is trusted now."""
+    from orchestrator.chain.paging import all_workers
+
     chain, processor = session.chain, session.processor
-    rows: list[Document] = []
-    start: int | None = 1
-    while start is not None:
-        page = chain.read(processor.workers_page(start, 50))
-        rows += [
-            {**worker_document(worker), "trusted": chain.read(processor.is_trusted(worker.worker))}
-            for worker in page.items
-        ]
-        start = page.next
+    rows: list[Document] = [
+        {**worker_document(worker), "trusted": chain.read(processor.is_trusted(worker.worker))}
+        for worker in all_workers(chain, processor)
+    ]
     session.output.rows("workers", rows, columns=COLUMNS)
     if rows and not session.output.as_json:
         # A table of its own: a key takes nearly all of a line of 80 columns.
@@ -229,6 +228,7 @@ def _with_worker(
 
     token = RegistrationTokens(session, token_file).token(url)
     registrar = open_registrar(session)
+    warn_of_combined_roles(session, Role.REGISTRAR, never_with=Role.OPERATOR)
 
     async def run() -> None:
         client = HttpWorkerClient(url, token)
@@ -314,6 +314,11 @@ async def _admitted(
     )
     if evidence.is_simulated:
         session.output.say(f"worker {admission.worker.worker} is {SIMULATED}")
+    if admission.too_long:
+        session.output.say(
+            f"warning: it is registered {admission.too_long / 3_600_000:.1f} hours longer than the"
+            " policy allows by the chain's time: this machine's clock is ahead"
+        )
     return admission
 
 

@@ -203,12 +203,16 @@ class ChainView:
 
     def evidence_hashes(self, worker: WorkerId) -> Iterator[bytes]:
         """What events say were the hashes of the worker's evidence, the last one first."""
-        hashes = [
-            _bytes(event, "evidence_hash")
-            for event in self._events(0)
-            if event.name in _EVIDENCE_EVENTS and _number(event, "worker") == worker
-        ]
-        yield from reversed(hashes)
+        yield from reversed(self.evidence_by_worker().get(worker, []))
+
+    def evidence_by_worker(self) -> dict[WorkerId, list[bytes]]:
+        """What events say were the hashes of each worker's evidence, the first one first."""
+        found: dict[WorkerId, list[bytes]] = {}
+        for event in self._events(0):
+            if event.name in _EVIDENCE_EVENTS:
+                hashes = found.setdefault(_number(event, "worker"), [])
+                hashes.append(_bytes(event, "evidence_hash"))
+        return found
 
     def heads(self, job_ids: Collection[JobId]) -> dict[JobId, JobHead]:
         """The heads of those of *job_ids* that exist; neighbours share a read."""
