@@ -23,6 +23,23 @@ CombinedRoles = Annotated[
 ]
 
 
+def warn_of_combined_roles(session: "Session", role: "Role", *, never_with: "Role") -> None:
+    """
+    Say so where an account that uses *role* by hand has *never_with* too.
+
+    Who sits before it may well be an admin with all roles, in development above all. A service is
+    refused: its key lies on a machine that workers and owners talk to.
+    """
+    from orchestrator.encoding import to_ss58
+
+    account = session.signer.account_id
+    if session.chain.read(session.processor.has_role(account, never_with)):
+        session.output.say(
+            f"warning: account {to_ss58(account)} has role {never_with.value} beside {role.value}:"
+            " whoever steals its key could both admit workers and mark jobs"
+        )
+
+
 def require_duty(
     session: "Session", role: "Role", *, never_with: "Role", allow_combined: bool
 ) -> None:

@@ -5,7 +5,8 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,12 +22,13 @@ from orchestrator.cli.serving import serve_role, service_log
 from orchestrator.cli.session import Session
 from orchestrator.cli.trust import evidence_of
 from orchestrator.cli.values import parse_duration
+from orchestrator.cli.verdicts import SIMULATED
 from orchestrator.cli.versions import program_version
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.models import Role
 
 if TYPE_CHECKING:
-    from orchestrator.metrics import RegistrarMetrics
+    from orchestrator.metrics import RegistrarEvent, RegistrarMetrics
     from orchestrator.registrar import Registrar, Renewals, RenewalSettings, Round, TrustWatch
     from orchestrator.workers import WorkerClient
 
@@ -47,6 +49,16 @@ SETTINGS = (
 LEAST_INTERVAL_MS = 1_000
 REQUESTS_PER_SECOND = 50.0
 REQUEST_BURST = 500
+# Alarms that say that nobody can tell, not that something is wrong.
+COULD_NOT_TELL = frozenset(
+    {
+        "BlobUnavailableError",
+        "ChainUnavailableError",
+        "CollateralSourceAway",
+        "CollateralUnavailableError",
+        "TrustUnknown",
+    }
+)
 
 
 @command(app, "run", settings=SETTINGS, group="registrar")
@@ -67,7 +79,7 @@ def run(session: Session, allow_combined_roles: CombinedRoles = False) -> None:
     with _folder(session), service_log():
         renewals, metrics = _build(session, choices)
         application = PeerRateLimit(
-            registrar_app(renewals, metrics=metrics, clock=clock, interval=choices.interval),
+            registrar_app(renewals, metrics=metrics, interval=choices.interval),
             per_second=REQUESTS_PER_SECOND,
             burst=REQUEST_BURST,
         )
@@ -87,12 +99,14 @@ def once(session: Session, allow_combined_roles: CombinedRoles = False) -> None:
     """
     Look at all workers once, renew those that are due, and say what it came to.
 
-    For cron. The exit code is 1 when a renewal failed.
+    For cron. The exit code is 0 when all is well, 1 when a renewal failed or there is an alarm, 3
+    when all that is wrong is that something could not be told.
     """
     choices = _choices(session)
     _require_registrar(session, allow_combined_roles)
     with _folder(session), service_log():
-        renewals, _ = _build(session, choices)
+        heard: list[RegistrarEvent] = []
+        renewals, _ = _build(session, choices, heard.append)
 
         async def work() -> "Round":
             await renewals.settle()
@@ -100,10 +114,18 @@ def once(session: Session, allow_combined_roles: CombinedRoles = False) -> None:
 
         with session.output.progress("Looking at the workers"):
             made = asyncio.run(work())
+    made = replace(made, alarms=(*heard, *made.alarms))
     session.say_paid()
     _show(session, made)
-    if made.failed:
-        raise typer.Exit(ExitCode.REFUSED)
+    code = _exit_code(made)
+    if code is not ExitCode.DONE:
+        raise typer.Exit(code)
+
+
+def _exit_code(made: "Round") -> ExitCode:
+    if made.failed or any(alarm.code not in COULD_NOT_TELL for alarm in made.alarms):
+        return ExitCode.REFUSED
+    return ExitCode.UNKNOWN if made.alarms else ExitCode.DONE
 
 
 def _show(session: Session, made: "Round") -> None:
@@ -112,6 +134,8 @@ def _show(session: Session, made: "Round") -> None:
             "worker": one.worker,
             "endpoint": one.endpoint,
             "outcome": one.outcome.value,
+            "tee": SIMULATED if one.is_simulated else None,
+            "simulated": one.is_simulated,
             "valid_until": one.valid_until,
             "code": one.code or None,
             "detail": one.detail or None,
@@ -121,17 +145,22 @@ def _show(session: Session, made: "Round") -> None:
     alarms: list[Document] = [
         {"worker": one.worker, "code": one.code, "detail": one.detail} for one in made.alarms
     ]
-    columns = ("worker", "outcome", "valid_until", "endpoint", "code")
+    columns = ("worker", "outcome", "valid_until", "endpoint", "code", "tee")
+    known = {one.is_simulated for one in made.workers}
     session.output.rows(
         "workers",
         rows,
         columns=columns,
         alarms=alarms,
         looked_at=made.at,
+        simulated=True if True in known else (None if None in known or not known else False),
         **session.paid_document(),
     )
     if session.output.as_json:
         return
+    for alarm in made.alarms:
+        who = "" if alarm.worker is None else f"worker {alarm.worker}: "
+        session.output.say(f"ALARM: {who}{alarm.code}: {alarm.detail}")
     for failed in made.failed:
         until = shown_time(failed.valid_until)
         session.output.say(
@@ -165,18 +194,30 @@ def _require_registrar(session: Session, allow_combined_roles: bool) -> None:
     )
 
 
-def _build(session: Session, choices: "RenewalSettings") -> "tuple[Renewals, RegistrarMetrics]":
-    """The service with everything that the settings choose for it."""
+def _build(
+    session: Session,
+    choices: "RenewalSettings",
+    hear: "Callable[[RegistrarEvent], None]" = lambda _: None,
+) -> "tuple[Renewals, RegistrarMetrics]":
+    """
+    The service with everything that the settings choose for it.
+
+    *hear* hears what is wrong with the source of collateral: that is in no round's alarms.
+    """
+    from orchestrator.chain.answers import shown
     from orchestrator.metrics import RegistrarEvent, RegistrarEventKind, RegistrarMetrics
     from orchestrator.registrar import Renewals, alarms_of
     from orchestrator.workers.http import HttpWorkerClient
 
     tokens = RegistrationTokens(session)
     metrics = RegistrarMetrics(version=program_version())
+    log = logging.getLogger("orchestrator.registrar")
 
     def hear_source(code: str, detail: str) -> None:
-        logging.getLogger("orchestrator.registrar").error("ALARM: %s: %s", code, detail)
-        metrics.observe(RegistrarEvent(kind=RegistrarEventKind.ALARM, code=code, detail=detail))
+        log.error("ALARM: %s: %s", code, shown(detail))
+        alarm = RegistrarEvent(kind=RegistrarEventKind.ALARM, code=code, detail=shown(detail))
+        metrics.observe(alarm)
+        hear(alarm)
 
     registrar = open_registrar(session, on_alarm=hear_source)
     if choices.renew_before >= registrar.policy.maximum_registration:
@@ -194,7 +235,10 @@ def _build(session: Session, choices: "RenewalSettings") -> "tuple[Renewals, Reg
         clients=client,
         settings=choices,
         clock=clock,
-        forecast=lambda workers: alarms_of(watch.look(workers, now=clock())),
+        # Whichever clock is later: what has ended by the chain's is not trusted.
+        forecast=lambda workers: alarms_of(
+            watch.look(workers, now=max(clock(), session.chain.now()))
+        ),
         on_event=metrics.observe,
     )
     return renewals, metrics

@@ -9,14 +9,9 @@ from orchestrator.registrar.chain_calls import ChainCalls
 from orchestrator.registrar.http import registrar_app
 from orchestrator.registrar.platforms import platform_ids
 from orchestrator.registrar.registration import Admission, Examined, Registrar, registration_of
-from orchestrator.registrar.renewals import (
-    Outcome,
-    Renewals,
-    RenewalSettings,
-    Round,
-    WorkerReport,
-)
+from orchestrator.registrar.renewals import Renewals
 from orchestrator.registrar.rotation import rotate_keys, successors
+from orchestrator.registrar.rounds import Outcome, RenewalSettings, Round, WorkerReport
 from orchestrator.registrar.trust_watch import TrustWatch, alarms_of
 
 __all__ = [

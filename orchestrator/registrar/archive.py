@@ -11,6 +11,8 @@ import secrets
 from pathlib import Path
 
 from orchestrator.blobs import BlobStore
+from orchestrator.chain.answers import shown
+from orchestrator.encoding import blake2_256
 from orchestrator.errors import BlobUnavailableError, InputError
 from orchestrator.evidence import Verdict
 from orchestrator.models import Worker, WorkerId
@@ -46,11 +48,20 @@ class EvidenceArchive:
         self._blobs.put(policy_file)
         self._blobs.put(bundle)
 
+    def discard(self, bundle: bytes) -> None:
+        """
+        Remove a bundle that was kept and is not registered, so that failures leave nothing behind.
+
+        Raises:
+            BlobUnavailableError: It can't be removed.
+        """
+        self._blobs.delete(blake2_256(bundle))
+
     def write_record(
-        self, verdict: Verdict, *, url: str, valid_until: int, worker: WorkerId | None
+        self, verdict: Verdict, *, url: str, valid_until: int, worker: WorkerId
     ) -> None:
         """
-        Write what came of the checks; *worker* is `None` until the contract has given an id.
+        Write what came of the checks of evidence that the chain has registered.
 
         Raises:
             InputError: The verdict refuses.
@@ -61,7 +72,7 @@ class EvidenceArchive:
             raise InputError("verdict: refused evidence has no registration")
         record = {
             "worker": worker,
-            "url": url,
+            "url": shown(url),
             "evidence_hash": evidence.evidence_hash.hex(),
             "policy_hash": evidence.policy_hash.hex(),
             "measurement": evidence.measurement.hex(),
@@ -90,7 +101,7 @@ def verdict_rows(verdict: Verdict) -> list[dict[str, str]]:
             "code": finding.check.value,
             "check": finding.check.title,
             "outcome": finding.outcome.value,
-            "detail": finding.detail,
+            "detail": shown(finding.detail),
             "hint": finding.hint,
         }
         for finding in verdict.findings

@@ -4,8 +4,6 @@ What `registrar run` serves: liveness, and numbers.
 No token is needed: neither names a key or an address. Whoever runs the application limits the rate.
 """
 
-from collections.abc import Callable
-
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -19,15 +17,12 @@ __all__ = ["registrar_app"]
 MISSED_ROUNDS = 2
 
 
-def registrar_app(
-    renewals: Renewals, *, metrics: RegistrarMetrics, clock: Callable[[], int], interval: int
-) -> Starlette:
+def registrar_app(renewals: Renewals, *, metrics: RegistrarMetrics, interval: int) -> Starlette:
     """Return the application; *interval* (ms) is how often the workers are looked at."""
 
     async def healthz(_: Request) -> Response:
-        looked_at = renewals.last_round_at
-        age = None if looked_at is None else clock() - looked_at
-        is_alive = age is not None and age <= MISSED_ROUNDS * interval
+        age = renewals.since_last_round
+        is_alive = age is not None and 0 <= age <= MISSED_ROUNDS * interval
         body = {
             "alive": is_alive,
             "seconds_since_workers_were_looked_at": None if age is None else age / 1_000,

@@ -14,9 +14,11 @@ import pytest
 
 from orchestrator.config import PREFIX
 from orchestrator.encoding import to_ss58
+from orchestrator.evidence import Collateral
 from orchestrator.models import Role
 from orchestrator.registrar import Outcome
-from orchestrator.simulator import Simulator, store_recovery
+from orchestrator.simulator import Simulator, load_simulator, store_recovery
+from orchestrator.testing.pccs import StandInPccs
 
 from .conftest import Run
 from .tee_world import TeeWorker, clock, make_simulator, policy_text, serve_worker
@@ -99,8 +101,16 @@ def test_combined_roles_are_allowed_by_name_alone(run: Run, world: World) -> Non
 
     ran = run("registrar", "once", "--allow-combined-roles", "--json")
 
-    assert ran.exit_code == 0, ran.stderr
+    assert ran.exit_code == 1, ran.stderr
     assert ran.document["workers"] == []
+    assert [alarm["code"] for alarm in ran.document["alarms"]] == ["WorkerNotFound"]
+
+
+def test_a_named_worker_that_is_none_is_the_exit_code_and_said(run: Run, world: World) -> None:
+    ran = run("registrar", "once")
+
+    assert ran.exit_code == 1
+    assert "ALARM: worker 3: WorkerNotFound" in ran.stderr
 
 
 # What it is told.
@@ -155,7 +165,11 @@ def test_once_renews_what_is_due_and_then_nothing(run: Run, worker: TeeWorker) -
     (row,) = first.document["workers"]
     assert (row["worker"], row["outcome"]) == (3, Outcome.RENEWED.value)
     assert row["valid_until"] == valid_until(run) > before
+    assert (row["simulated"], row["tee"]) == (True, "simulated: proves no TEE")
+    assert first.document["simulated"] is True
     assert "simulated: proves no TEE" in first.stderr
+    assert second.document["simulated"] is None
+    assert [one["simulated"] for one in second.document["workers"]] == [None]
     assert [one["outcome"] for one in second.document["workers"]] == [Outcome.NOT_DUE.value]
     assert second.document["alarms"] == []
 
@@ -193,7 +207,7 @@ def test_a_recovery_that_is_published_is_an_alarm_before_it_refuses(
         *("registrar", "once", "--json"), "--collateral", f"simulated:{tmp_path / 'simulator'}"
     )
 
-    assert ran.exit_code == 0, ran.stderr
+    assert ran.exit_code == 1, ran.stderr
     assert [one["outcome"] for one in ran.document["workers"]] == [Outcome.RENEWED.value]
     assert [(one["worker"], one["code"]) for one in ran.document["alarms"]] == [
         (3, "TcbRecoveryAhead")
@@ -216,6 +230,28 @@ def test_one_that_does_not_answer_keeps_no_other_from_being_renewed(
         2: Outcome.FAILED.value,
         3: Outcome.RENEWED.value,
     }
+
+
+def test_a_source_of_collateral_that_is_away_is_in_the_document_and_the_exit_code(
+    run: Run, worker: TeeWorker, tmp_path: Path
+) -> None:
+    simulator = load_simulator(tmp_path / "simulator")
+    is_away: list[bool] = []
+
+    def give(_: str) -> Collateral | None:
+        return None if is_away else simulator.collateral(now=clock() - 1_000)
+
+    with StandInPccs(give) as source:
+        first = run("registrar", "once", "--json", "--collateral", source.url)
+        is_away.append(True)
+        second = run(
+            *("registrar", "once", "--json", "--collateral", source.url),
+            *("--renew-before", "167h"),
+        )
+
+    assert first.exit_code == 0, first.stderr
+    assert {alarm["code"] for alarm in second.document["alarms"]} == {"CollateralSourceAway"}
+    assert second.exit_code == 3, second.stderr
 
 
 # Running.

@@ -1,8 +1,9 @@
 """Registering and renewing: on verified evidence alone, and whatever is refused changes nothing."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,7 +39,16 @@ from orchestrator.registrar import (
 )
 from orchestrator.registrar.registration import CLOCK_MARGIN_MS
 from orchestrator.testing.flaky_chain import Fault, FlakyChain
-from tests.unit.registrar.world import ADMIN, DAY, HOUR, POLICY_FILE, STRANGER, URL, World
+from tests.unit.registrar.world import (
+    ADMIN,
+    DAY,
+    HOUR,
+    POLICY_FILE,
+    STRANGER,
+    URL,
+    World,
+    lose_call,
+)
 
 Spoil = Callable[[World, pytest.MonkeyPatch], None]
 
@@ -223,6 +233,39 @@ async def test_a_worker_that_does_not_keep_its_evidence_is_not_registered(
         await world.register()
 
     assert world.head() == before
+    assert world.records() == []
+    assert [path.read_bytes() for path in _kept(world)] == [POLICY_FILE]
+
+
+async def test_what_may_be_registered_all_the_same_is_kept(world: World) -> None:
+    faults = [*[Fault.BEFORE] * 3, None]
+    world.wrapped = FlakyChain(world.chain, lose_call("register_worker", faults))
+
+    with pytest.raises(ChainUnavailableError):
+        await world.register()
+
+    (digest,) = world.worker.evidence_kept
+    assert world.blobs.has(digest)
+    assert world.records() == []
+
+
+async def test_a_record_that_can_not_be_written_undoes_no_registration(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise BlobUnavailableError("the disk is full")
+
+    monkeypatch.setattr(EvidenceArchive, "write_record", full)
+
+    worker = await world.register()
+
+    assert world.read(1) == worker
+    assert "ALARM: worker 1: no record is kept: the disk is full" in caplog.text
+
+
+def _kept(world: World) -> list[Path]:
+    """The blobs in the registrar's folder."""
+    return [path for path in world.folder.rglob("*") if path.is_file()]
 
 
 async def test_what_can_not_be_kept_is_not_registered(
@@ -253,6 +296,54 @@ async def test_an_account_without_the_role_registers_nobody(world: World) -> Non
 
     assert world.head() == before
     assert world.receipts == []
+    assert world.worker.evidence_kept == {}
+    assert not any(world.folder.glob("*/*"))
+
+
+async def test_evidence_that_got_old_since_it_was_verified_registers_nobody(world: World) -> None:
+    registrar = world.registrar()
+    examined = await registrar.examine(world.worker, url=URL)
+    before = world.head()
+    world.clock.advance(world.policy.maximum_age + 1)
+
+    with pytest.raises(EvidenceError) as refused:
+        await registrar.admit(world.worker, examined)
+
+    assert refused.value.code == "E13"
+    assert world.head() == before
+    assert world.worker.evidence_kept == {}
+
+
+async def test_collateral_that_ended_since_it_was_verified_registers_nobody(world: World) -> None:
+    world.set_policy(maximum_age=30 * DAY)
+    world.machine.collateral_for = HOUR
+    registrar = world.registrar()
+    examined = await registrar.examine(world.worker, url=URL)
+    before = world.head()
+    world.clock.advance(HOUR + 1)
+
+    with pytest.raises(EvidenceError) as refused:
+        await registrar.admit(world.worker, examined)
+
+    assert refused.value.code == "E03"
+    assert world.head() == before
+
+
+async def test_keys_that_were_revoked_since_they_were_verified_are_not_renewed(
+    world: World,
+) -> None:
+    worker = await world.register()
+    world.clock.advance(5 * DAY)
+    registrar = world.registrar()
+    examined = await registrar.examine(world.worker, url=URL, renews=worker)
+    world.chain.call(world.processor.revoke_worker(1, bytes(32)), signer=ADMIN)
+    before = world.head()
+
+    with pytest.raises(EvidenceError) as refused:
+        await registrar.admit(world.worker, examined)
+
+    assert refused.value.code == "E14"
+    assert world.head() == before
 
 
 async def test_collateral_of_our_own_source_replaces_the_workers(world: World) -> None:
@@ -339,6 +430,16 @@ async def test_a_registration_is_never_longer_than_its_evidence(world: World) ->
 def test_a_registration_can_not_be_made_of_anything_else() -> None:
     with pytest.raises(TypeError):
         VerifiedEvidence(made_by=object())  # type: ignore[call-arg]  # nobody else can make one
+
+
+async def test_what_only_looks_like_verified_evidence_is_not_registered(world: World) -> None:
+    evidence = (await world.registrar().examine(world.worker, url=URL)).evidence
+    facts = {field.name: getattr(evidence, field.name) for field in fields(evidence)}
+    alike = SimpleNamespace(**facts)
+
+    assert registration_of(evidence, endpoint=b"", valid_until=evidence.valid_until)
+    with pytest.raises(TypeError, match="only verified evidence"):
+        registration_of(alike, endpoint=b"", valid_until=evidence.valid_until)  # type: ignore[arg-type]
 
 
 # Renewing.
@@ -501,11 +602,9 @@ async def test_a_lost_answer_makes_one_registration_and_one_renewal(
 ) -> None:
     worker = await world.register() if is_renewal else None
     world.clock.advance(5 * DAY)
-    lost = [fault]
+    lost = [fault, None]
     label = "renew_worker" if is_renewal else "register_worker"
-    world.wrapped = FlakyChain(
-        world.chain, lambda asked: lost.pop() if asked == label and lost else None
-    )
+    world.wrapped = FlakyChain(world.chain, lose_call(label, lost))
     before = world.head()
 
     if worker is None:
@@ -563,7 +662,7 @@ async def test_what_is_killed_before_it_is_sent_is_simply_done_again(world: Worl
     registrar = world.registrar()
     first = await registrar.examine(world.worker, url=URL)
     world.archive.keep(b"bundle", POLICY_FILE)
-    world.archive.write_record(first.verdict, url=URL, valid_until=1, worker=None)
+    world.archive.write_record(first.verdict, url=URL, valid_until=1, worker=1)
 
     worker = await world.register()
 
@@ -586,7 +685,7 @@ async def test_a_record_that_can_not_be_written_is_told_of(world: World) -> None
     (world.folder / "records").rmdir()
 
     with pytest.raises(BlobUnavailableError, match="records"):
-        archive.write_record(examined.verdict, url=URL, valid_until=1, worker=None)
+        archive.write_record(examined.verdict, url=URL, valid_until=1, worker=1)
 
 
 async def test_refused_evidence_has_no_record(
@@ -596,7 +695,7 @@ async def test_refused_evidence_has_no_record(
     examined = await world.registrar().examine(world.worker, url=URL)
 
     with pytest.raises(InputError):
-        world.archive.write_record(examined.verdict, url=URL, valid_until=1, worker=None)
+        world.archive.write_record(examined.verdict, url=URL, valid_until=1, worker=1)
 
     assert world.records() == []
 

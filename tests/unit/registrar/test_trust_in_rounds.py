@@ -55,6 +55,7 @@ async def test_the_rounds_of_a_registrar_tell_of_a_recovery_a_day_before_trust_i
         clients=lambda url: workers[url],
         settings=RenewalSettings(),
         clock=world.clock,
+        steady=world.clock,
         forecast=lambda listed: alarms_of(watch.look(listed, now=world.clock())),
         on_event=lambda event: heard.append((world.clock(), event)),
     )

@@ -20,6 +20,7 @@ from orchestrator.registrar import ChainCalls, EvidenceArchive, Registrar
 from orchestrator.simulator import Simulator
 from orchestrator.testing import FixedClock, LocalAccount, deploy_processor
 from orchestrator.testing.evidence import simulated_policy
+from orchestrator.testing.flaky_chain import Fault
 from orchestrator.testing.workers import ScriptedWorker
 
 ADMIN = LocalAccount.named("admin")
@@ -131,6 +132,15 @@ class World:
     def add_measurements(self, *sets: MeasurementSet) -> None:
         """Put sets before those that the policy has."""
         self.set_policy(measurements=(*sets, *self.policy.measurements))
+
+
+def lose_call(label: str, faults: list[Fault | None]) -> Callable[[str], Fault | None]:
+    """
+    Let calls of this message go wrong, as the list says from its end on.
+
+    What a call would cost is asked before it is made, and counts.
+    """
+    return lambda asked: faults.pop() if asked == label and faults else None
 
 
 @contextmanager
