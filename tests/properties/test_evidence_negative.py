@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from hashlib import sha256
 
 import pytest
 from cryptography import x509
@@ -117,6 +118,16 @@ def signed_by_a_leaf_of_the_platform_ca() -> Case:
     return signed_by(leaf, authority.pck_chain(leaf), "tcb_info", "qe_identity")
 
 
+def with_pinned_payload(*boot: RuntimeEvent) -> Case:
+    """A TD with this boot, by a policy that pins the key provider of the unchanged one."""
+    pinned = {event.name: sha256(event.payload).digest() for event in BOOT if event == PROVIDER}
+    policy = replace(POLICY, event_payloads=pinned)
+    return case_of(with_guest(boot_events=boot), policy=policy)
+
+
+BOOT = Guest().all_events
+(PROVIDER,) = (event for event in BOOT if event.name == "key-provider")
+OWN_PROVIDER = replace(PROVIDER, payload=b'{"name":"kms","id":"of the host"}')
 SIGNER_CHAIN = SIMULATOR.authority.tcb_signer.pem + SIMULATOR.root_pem
 CA_CHAIN = SIMULATOR.authority.platform_ca.pem + SIMULATOR.root_pem
 
@@ -247,6 +258,33 @@ NEGATIVE: dict[str, tuple[Callable[[], Case], EvidenceCheck]] = {
         ),
         EvidenceCheck.EVENT_LOG,
     ),
+    "keys from a server of the host's own": (
+        lambda: with_pinned_payload(
+            *(OWN_PROVIDER if event == PROVIDER else event for event in BOOT)
+        ),
+        EvidenceCheck.EVENT_LOG,
+    ),
+    "a key provider that the application names": (
+        lambda: with_pinned_payload(*(event for event in BOOT if event != PROVIDER), PROVIDER),
+        EvidenceCheck.EVENT_LOG,
+    ),
+    "a key provider that the application names again": (
+        lambda: with_pinned_payload(
+            *(OWN_PROVIDER if event == PROVIDER else event for event in BOOT), PROVIDER
+        ),
+        EvidenceCheck.EVENT_LOG,
+    ),
+    "a compose hash that the application names": (
+        lambda: case_of(
+            with_guest(
+                boot_events=(
+                    *(event for event in BOOT if event.name != "compose-hash"),
+                    *(event for event in BOOT if event.name == "compose-hash"),
+                )
+            )
+        ),
+        EvidenceCheck.APPLICATION,
+    ),
     "another application": (
         lambda: case_of(with_guest(compose=b'{"name":"another"}')),
         EvidenceCheck.APPLICATION,
@@ -357,6 +395,12 @@ def test_a_root_that_only_says_it_is_intels_is_not_taken_for_it() -> None:
     )
     verdict = case.examine(case.data)
     assert verdict.evidence is None or verdict.evidence.is_simulated
+
+
+def test_with_the_pinned_key_provider_it_is_accepted() -> None:
+    case = with_pinned_payload(*BOOT)
+
+    assert case.accepts(case.data)
 
 
 def test_a_revoked_signer_of_tcb_information_is_refused() -> None:

@@ -1,13 +1,19 @@
 """`policy`: files are written, explained, compared."""
 
 import json
+import time
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from orchestrator.crypto import EcdsaSigner
 from orchestrator.encoding import blake2_256
+from orchestrator.evidence import MAX_POLICY_BYTES
 from orchestrator.evidence.policy_file import load_policy, policy_schema
 from orchestrator.evidence.policy_text import starter_policy
+from orchestrator.simulator import Simulator
+from orchestrator.testing.evidence import simulated_bundle
 
 from .conftest import Run
 
@@ -62,6 +68,65 @@ def test_show_has_the_measurement_for_the_chain(run: Run, policy: Path) -> None:
     assert told["measurements"][0]["measurement"] == "0x" + measured.measurement.hex()
     assert told["measurements"][0]["mrtd"] == "0x" + "11" * 48
     assert told["policy_hash"] == "0x" + blake2_256(policy.read_bytes()).hex()
+
+
+def test_pinned_payloads_are_shown_and_missed(run: Run, policy: Path, tmp_path: Path) -> None:
+    pinning = tmp_path / "pinning.toml"
+    pinning.write_text(
+        policy.read_text().replace("# key-provider", 'key-provider = "7b7d" # key-provider')
+    )
+
+    loose = run("policy", "check", policy, "--json").document
+    strict = run("policy", "check", pinning, "--json").document
+    told = run("policy", "show", pinning, "--json").document
+    changes = run("policy", "diff", pinning, policy, "--json").document
+
+    assert any("key-provider is not pinned" in warning for warning in loose["warnings"])
+    assert not any("key-provider" in warning for warning in strict["warnings"])
+    digest = sha256(b"{}").hexdigest()
+    assert told["event_payloads"] == {"key-provider": f"sha256:{digest}"}
+    assert changes == {
+        "changes": [
+            {
+                "effect": "allows more",
+                "change": "the payload of event key-provider is no longer pinned",
+            }
+        ],
+        "allows_more": True,
+    }
+
+
+def test_a_policy_of_more_than_64_kib_is_not_read(run: Run, policy: Path) -> None:
+    policy.write_text(policy.read_text() + "#" * MAX_POLICY_BYTES)
+
+    ran = run("policy", "check", policy)
+
+    assert ran.exit_code == 2
+    assert "65536" in ran.stderr
+
+
+def test_a_set_from_evidence_is_called_by_its_hash(run: Run, tmp_path: Path) -> None:
+    simulator, now = Simulator.create(), time.time_ns() // 1_000_000
+    bundle, root = tmp_path / "evidence.cbor", tmp_path / "root.pem"
+    root.write_text(simulator.root_pem)
+    bundle.write_bytes(
+        simulated_bundle(
+            simulator,
+            genesis_hash=bytes(32),
+            contract=bytes(32),
+            signing_key=EcdsaSigner.from_bytes(b"\1" * 32).public_key,
+            encryption_key=bytes(32),
+            collateral=simulator.collateral(now=now - 60_000),
+        )
+    )
+    words = ("policy", "from-evidence", bundle, "--root", f"own={root}")
+
+    (unnamed,) = load_policy(run(*words).stdout.encode()).measurements
+    (named,) = load_policy(run(*words, "--name", "mine").stdout.encode()).measurements
+
+    assert unnamed.name == f"tdx-{unnamed.measurement.hex()[:12]}"
+    assert named.name == "mine"
+    assert named.measurement == unnamed.measurement
 
 
 def test_hash_is_that_of_the_bytes(run: Run, policy: Path) -> None:

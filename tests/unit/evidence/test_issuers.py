@@ -19,7 +19,9 @@ CA_CHAIN = AUTHORITY.platform_ca.pem + AUTHORITY.root.pem
 def test_the_signer_is_that_which_the_root_issued() -> None:
     assert tcb_signer(CHAIN, ROOT) == AUTHORITY.tcb_signer.certificate
     assert list_issuer(CA_CHAIN, ROOT) == AUTHORITY.platform_ca.certificate
-    assert tcb_signer(CHAIN.replace("\n", "\r\n") + "\n", ROOT) == tcb_signer(CHAIN, ROOT)
+    lines = CHAIN.replace("-----\n", "-----\n\n")
+    for spaced in (CHAIN.replace("\n", "\r\n") + "\n", lines):
+        assert tcb_signer(spaced, ROOT) == tcb_signer(CHAIN, ROOT)
 
 
 @pytest.mark.parametrize(
