@@ -52,8 +52,9 @@ echo "my secret input" >input.txt
 phala-jobs submit echo input.txt --policy policy.toml --account owner --wait
 phala-jobs result 1 --policy policy.toml --account owner --blob-sources http://$orchestrator
 
-# Anybody verifies: on the chain, or offline from a receipt. An embedded chain can't prove what it stores, so
-# verify says what it could not check (exit code 3); on a node it can, with --trusted-block.
+# Anybody verifies: on the chain, or offline from a receipt, by a policy of their own (here the same file). An
+# embedded chain can't prove what it stores, so verify says what it could not check (exit code 3); on a node it
+# can, with --trusted-block.
 phala-jobs verify 1
 phala-jobs receipt 1 --policy policy.toml
 phala-jobs verify receipt-1.json --policy policy.toml || [ $? -eq 3 ]

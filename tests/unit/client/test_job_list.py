@@ -141,13 +141,14 @@ def test_restoring_twice_changes_nothing(job_list: JobList) -> None:
 
 
 def test_restoring_finishes_an_entry_with_that_payload(job_list: JobList) -> None:
+    """To whom it was sealed, and when, stays what was written down before it was sent."""
     job_list.add(_new(4, key="k"))
 
     job_list.restore([_listed(4)])
 
     (job,) = job_list.jobs()
     assert job.key == "k"
-    assert job.workers == (2, 1)
+    assert (job.workers, job.created_at) == ((2, 1), 1)
     assert job_list.unfinished() == []
     assert job_list.envelope(4) == b"sealed bytes"
     assert job_list.envelope(5) is None
