@@ -154,9 +154,13 @@ class TcbInfo:
         level = next((one for one in self.levels if not svns.shortfall(one.svns)), None)
         if level is None:
             return ()
-        # Levels differ in more than age: what came before its own is no bar that it missed.
+        # Levels differ in more than age (configuration, PCE), so better is one that came later; and
+        # one that is not outdated, where this is, whatever dates the two have.
         missed = [
-            one.date for one in self.levels if one.date > level.date and svns.shortfall(one.svns)
+            one.date
+            for one in self.levels
+            if svns.shortfall(one.svns)
+            and (one.date > level.date or (_is_outdated(level) and not _is_outdated(one)))
         ]
         platform = TcbPart(status=level.status, since=min(missed, default=level.date))
         modules = self._module_levels(svns)
@@ -175,6 +179,10 @@ class TcbInfo:
         if not svns.tdx or svns.tdx[1] == 0:
             return ()
         return self.modules.get(f"TDX_{svns.tdx[1]:02X}", ())
+
+
+def _is_outdated(level: TcbLevel) -> bool:
+    return level.status.startswith("OutOfDate")
 
 
 def _svn_part(levels: tuple[SvnLevel, ...], isv_svn: int) -> tuple[TcbPart, ...]:
