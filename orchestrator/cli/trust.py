@@ -1,27 +1,36 @@
-"""What will fail next, before it does: `trust status`. `doctor` looks the same way."""
+"""
+What will fail next, before it does: `trust status`. `doctor` looks the same way.
 
+`trust forget-collateral` is the way out where what a cache remembers is wrong.
+"""
+
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli.access import READ
 from orchestrator.cli.command import command
+from orchestrator.cli.costs import is_interactive
 from orchestrator.cli.errors import ExitCode
 from orchestrator.cli.output import Document, JsonValue, shown_time
 from orchestrator.cli.session import Session
 from orchestrator.cli.values import parse_duration
 from orchestrator.cli.verdicts import SIMULATED
-from orchestrator.errors import BlobError, ConfigError
+from orchestrator.errors import BlobError, ConfigError, InputError, RefusedError
 
 if TYPE_CHECKING:
+    from orchestrator.collateral import CollateralSource
+    from orchestrator.evidence import Policy
     from orchestrator.models import Worker
     from orchestrator.registrar.forecast import Failure, TrustForecast, WorkerForecast
 
 app = typer.Typer(help="How long trust in the workers lasts.", no_args_is_help=True)
 
-EVIDENCE = ("policy", "collateral", "evidence")
+EVIDENCE = ("policy", "collateral", "evidence", "registrar_folder")
 COLUMNS = (
     "worker",
     "status",
@@ -33,6 +42,8 @@ COLUMNS = (
     "next_failure",
     "next_failure_at",
 )
+# What ends is no failure to people before it is near.
+_ENDS = ("RegistrationEnds", "CollateralEnds")
 _WORKER_SECONDS = 15.0  # of one that does not answer; its evidence may be in the folder
 _DAY_MS = 86_400_000
 
@@ -62,6 +73,67 @@ def status(
         raise typer.Exit(code)
 
 
+@command(app, "forget-collateral", settings=("client", "registrar_folder"), group="trust")
+def forget(
+    session: Session,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Forget without being asked.")] = False,
+) -> None:
+    """
+    Forget the collateral that is kept, and the highest TCB evaluation and newest lists with it.
+
+    For when the source is refused as gone back (CollateralWentBack) and you know from elsewhere
+    that what it gives is the newest: after this, its next answer is believed, whatever was there
+    before. It is about the caches of this machine, the registrar's and that of your own commands.
+    """
+    from orchestrator.collateral.cache import forget_collateral
+
+    folders = [folder for folder in _caches(session) if folder.is_dir()]
+    for folder in folders:
+        session.output.say(f"collateral is kept in {folder}")
+    if folders and not yes:
+        if not is_interactive():
+            raise InputError("yes: there is no terminal to ask at whether to forget it; give --yes")
+        session.output.say(
+            "a middleman who hides a revocation or a TCB recovery is not noticed after this"
+        )
+        if not typer.confirm("Forget it, and believe the source's next answer?", err=True):
+            raise RefusedError("NotConfirmed", "nothing was forgotten")
+    forgotten = [path for folder in folders for path in forget_collateral(folder)]
+    session.output.result({"forgotten": [str(path) for path in forgotten]})
+
+
+def _caches(session: Session) -> tuple[Path, Path]:
+    """Where collateral is kept: by the registrar, and by one's own commands."""
+    settings = session.settings
+    return (
+        settings.registrar_folder.expanduser() / "collateral",
+        settings.client.expanduser() / "collateral",
+    )
+
+
+def _source(session: Session, policy: "Policy") -> "CollateralSource | None":
+    """
+    Return where collateral comes from: as the registrar sees it, where its cache can be read.
+
+    What it keeps stays as it is: files of another account would be none to it.
+    """
+    from orchestrator.collateral.opening import newest_of, open_collateral
+
+    text, folder = session.settings.collateral, _caches(session)[0]
+    if text is None:
+        return None
+    if os.access(folder, os.R_OK | os.X_OK):
+        source = open_collateral(
+            text,
+            cache_folder=folder,
+            roots=[root.certificate for root in policy.roots],
+            is_read_only=True,
+        )
+        session.closing.callback(source.close)
+        return newest_of(source)
+    return None if session.collateral is None else newest_of(session.collateral)
+
+
 def look(session: Session, *, window_ms: int) -> "TrustForecast":
     """
     Look at all workers once, under the policy of the settings.
@@ -72,7 +144,7 @@ def look(session: Session, *, window_ms: int) -> "TrustForecast":
         ChainError: The workers can't be read.
     """
     from orchestrator.client.chain_view import ChainView
-    from orchestrator.collateral.opening import newest_of, open_early_collateral
+    from orchestrator.collateral.opening import open_early_collateral
     from orchestrator.registrar.trust_watch import TrustWatch
 
     policy = session.policy
@@ -88,7 +160,7 @@ def look(session: Session, *, window_ms: int) -> "TrustForecast":
         genesis_hash=chain.genesis_hash,
         contract=session.contract,
         evidence=evidence_of(session),
-        collateral=None if session.collateral is None else newest_of(session.collateral),
+        collateral=_source(session, policy),
         early=early,
         is_measurement_allowed=lambda one: chain.read(processor.has_measurement(one)),
     )
@@ -156,6 +228,9 @@ def failure_words(one: "WorkerForecast", failure: "Failure", *, now: int) -> str
 def _report(session: Session, made: "TrustForecast") -> None:
     output = session.output
     rows = [_row(one, now=made.at) for one in made.workers]
+    if not output.as_json:
+        pairs = zip(rows, made.workers, strict=True)
+        rows = [{**row, **_for_people(one, until=made.until)} for row, one in pairs]
     output.rows(
         "workers",
         rows,
@@ -166,18 +241,22 @@ def _report(session: Session, made: "TrustForecast") -> None:
         collateral_until=made.collateral_ends_at,
         tcb_evaluation_in_use=made.evaluation_number,
         tcb_evaluation_newest=made.newest_evaluation_number,
-        simulated=any(one.is_simulated for one in made.watched),
+        simulated=made.is_simulated,
     )
     if output.as_json:
         return
     for one in made.watched:
+        ends = shown_time(one.worker.valid_until)
+        output.say(f"worker {one.worker.worker}: registered until {ends}")
         for failure in one.failures:
             if failure.at is None or failure.is_due(by=made.until):
                 hint = f"; {failure.hint}" if failure.hint else ""
                 output.say(f"warning: {failure_words(one, failure, now=made.at)}{hint}")
         if one.unknown:
             output.say(f"worker {one.worker.worker}: could not tell: {one.unknown}")
-        if one.is_simulated:
+        if one.is_simulated is None:
+            output.say(f"worker {one.worker.worker}: not known whether it is simulated")
+        elif one.is_simulated:
             output.say(f"worker {one.worker.worker}: {SIMULATED}")
 
 
@@ -212,6 +291,20 @@ def _row(one: "WorkerForecast", *, now: int) -> Document:
         ],
     }
     return row
+
+
+def _for_people(one: "WorkerForecast", *, until: int) -> Document:
+    """The next failure without what ends as it should: lines of their own say when."""
+    if not one.is_watched:
+        return {}
+    failures = (
+        failure for failure in one.failures if failure.code not in _ENDS or failure.is_due(by=until)
+    )
+    following = next(failures, None)
+    return {
+        "next_failure": "none" if following is None else following.code,
+        "next_failure_at": None if following is None else following.at,
+    }
 
 
 def _evaluation(one: "WorkerForecast") -> str | None:

@@ -16,13 +16,15 @@ def open_collateral(
     cache_folder: Path | None = None,
     roots: Collection[bytes] = (),
     on_alarm: AlarmHook | None = None,
+    is_read_only: bool = False,
 ) -> CollateralSource:
     """
     Return the source that *text* names.
 
     The URL of a PCCS, `folder:PATH`, `file:PATH`, or `simulated:FOLDER` (no TEE). What a PCCS says
     is kept in *cache_folder* where one is given; *roots* (DER) are those of the policy, and nothing
-    else is kept. The other sources are on this machine, and are not cached.
+    else is kept. *is_read_only* goes by what is kept there and changes nothing. The other sources
+    are on this machine, and are not cached.
 
     Raises:
         ConfigError: It names none.
@@ -31,8 +33,10 @@ def open_collateral(
     if cache_folder is None or not _is_url(text):
         return source
     if on_alarm is None:
-        return CachedCollateral(source, cache_folder, roots=roots)
-    return CachedCollateral(source, cache_folder, roots=roots, on_alarm=on_alarm)
+        return CachedCollateral(source, cache_folder, roots=roots, is_read_only=is_read_only)
+    return CachedCollateral(
+        source, cache_folder, roots=roots, on_alarm=on_alarm, is_read_only=is_read_only
+    )
 
 
 def open_early_collateral(text: str) -> CollateralSource | None:

@@ -22,9 +22,14 @@ NO_EVIDENCE: Final = blake2_256(b"")
 
 
 class TrustLevel(Enum):
-    """How a worker's trust stands, from good to bad; `UNKNOWN` is what could not be told."""
+    """
+    How a worker's trust stands, from good to bad; `UNKNOWN` is what could not be told.
+
+    `SUSPENDED` is one that nobody trusts now, and that is fine but for that.
+    """
 
     FINE = "fine"
+    SUSPENDED = "suspended"
     WARNING = "warning"
     UNKNOWN = "unknown"
     FAILS = "fails"
@@ -76,8 +81,8 @@ class WorkerForecast:
     `failures` are in the order of their times, those without one last. `evaluation_number` is that
     of the collateral that it was registered on, `newest_evaluation_number` the newest known for its
     platform. `tcb_status` is by the newest collateral, `None` where another check than those of
-    the TCB refuses. `is_simulated` says that this collateral ends in no root of Intel's: it proves
-    no TEE.
+    the TCB refuses. `is_simulated` says that this collateral, or where there is none that of its
+    own evidence, ends in no root of Intel's: it proves no TEE. `None` is not known.
     `unknown` says why something could not be told, `has_evidence` whether there was any to look at.
     """
 
@@ -116,6 +121,12 @@ class TrustForecast:
         """The worst of all."""
         order = list(TrustLevel)
         return max((one.level for one in self.watched), key=order.index, default=TrustLevel.FINE)
+
+    @property
+    def is_simulated(self) -> bool | None:
+        """Whether any is simulated; `None` when that could not be told of one and of no other."""
+        known = {one.is_simulated for one in self.watched}
+        return True if True in known else None if None in known else False
 
     @property
     def watched(self) -> tuple[WorkerForecast, ...]:

@@ -113,6 +113,9 @@ class _Maker:
             return replace(
                 self._unknown(known, ends, trouble),
                 evaluation_number=None if in_use is None else in_use.evaluation_number,
+                is_simulated=None
+                if bundle.collateral is None
+                else not is_signed(bundle.collateral, [INTEL_ROOT]),
             )
         newest = read_facts(known.newest)
         early = self._signed_early(known)
@@ -270,6 +273,8 @@ class _Maker:
             level = TrustLevel.UNKNOWN
         elif any(one.at is None for one in ordered):
             level = TrustLevel.WARNING
+        elif found.worker.status is WorkerStatus.SUSPENDED:
+            level = TrustLevel.SUSPENDED
         else:
             level = TrustLevel.FINE
         return replace(found, failures=tuple(ordered), level=level)

@@ -1,5 +1,6 @@
 """`trust status`, and what `doctor` says of evidence: each trouble alone, told before it bites."""
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ import pytest
 import stamina
 
 from orchestrator.blobs.directory import DirectoryBlobStore
-from orchestrator.cli import examination
+from orchestrator.cli import examination, trust
+from orchestrator.collateral.cache import CachedCollateral
 from orchestrator.config import PREFIX
 from orchestrator.crypto import EcdsaSigner, EncryptionKey
 from orchestrator.encoding import blake2_256
-from orchestrator.evidence import Root, dump_collateral_json
+from orchestrator.evidence import Collateral, Root, dump_collateral_json
 from orchestrator.evidence.policy_text import policy_from_evidence, starter_policy
 from orchestrator.simulator import Simulator, create_simulator, store_recovery, store_update
 from orchestrator.testing import register_test_worker
@@ -136,9 +138,54 @@ def test_for_people_it_is_a_table_that_says_what_is_simulated(run: Run, trusted:
 
     assert ran.exit_code == 0
     assert "UpToDate" in ran.stdout
-    assert "RegistrationEnds" in ran.stdout
+    assert "RegistrationEnds" not in ran.stdout
+    assert re.search(r"\bnone\b", ran.stdout)
+    assert "worker 3: registered until 20" in ran.stderr
     assert "worker 3: simulated: proves no TEE" in ran.stderr
     assert "warning" not in ran.stderr
+
+
+def test_for_people_what_ends_inside_the_window_is_the_next_failure(
+    run: Run, trusted: Trusted
+) -> None:
+    ran = run("trust", "status", "--window", "7d")
+
+    assert re.search(r"\bnone\b", ran.stdout) is None
+    assert "worker 3: RegistrationEnds from " in ran.stderr
+
+
+def test_a_suspended_worker_is_suspended_not_fine(run: Run, trusted: Trusted) -> None:
+    with trusted.world.chain() as chain:
+        chain.call(trusted.world.processor.suspend_worker(WORKER), signer=ADMIN)
+
+    code, row, document = status(run)
+
+    assert (code, row["trust"], document["trust"]) == (0, "suspended", "suspended")
+    assert "suspended" in run("trust", "status").stdout
+    code, row, _ = status(run, "--window", "7d")
+    assert (code, row["trust"]) == (1, "fails")
+
+
+def test_without_collateral_the_evidences_own_says_that_it_is_simulated(
+    run: Run, trusted: Trusted, tmp_path: Path
+) -> None:
+    code, row, document = status(run, "--collateral", f"folder:{tmp_path}")
+
+    assert (code, row["trust"]) == (3, "unknown")
+    assert (row["simulated"], document["simulated"]) == (True, True)
+    ran = run("trust", "status", "--collateral", f"folder:{tmp_path}")
+    assert "worker 3: simulated: proves no TEE" in ran.stderr
+
+
+def test_without_evidence_it_is_not_known_whether_it_is_simulated(
+    run: Run, trusted: Trusted
+) -> None:
+    trusted.forget_evidence()
+
+    _, row, document = status(run)
+
+    assert (row["simulated"], document["simulated"]) == (None, None)
+    assert "worker 3: not known whether it is simulated" in run("trust", "status").stderr
 
 
 def test_revoked_workers_are_listed_and_not_watched(run: Run, trusted: Trusted) -> None:
@@ -272,6 +319,88 @@ def test_what_a_pccs_said_serves_while_it_is_away(
     assert (first[0], second[0]) == (0, 0)
     assert first[1]["collateral_until"] == second[1]["collateral_until"]
     assert "CollateralSourceAway" in caplog.text
+
+
+def test_it_looks_at_what_the_registrar_keeps_and_changes_nothing(
+    run: Run, trusted: Trusted, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = home / ".phala-jobs" / "registrar" / "collateral"
+    keep_recovery(trusted, folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert len(before) == 1
+
+    with StandInPccs(lambda _: trusted.simulator.collateral(now=clock() - HOUR)) as pccs:
+        code, row, _ = status(run, "--collateral", pccs.url)
+
+    assert "CollateralWentBack" in caplog.text
+    assert (code, row["tcb_evaluation"]) == (1, "20 / 21")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert not (home / ".phala-jobs" / "client" / "collateral").exists()
+
+
+def keep_recovery(trusted: Trusted, folder: Path) -> None:
+    """Let a cache hold a recovery, confirmed."""
+    newer = trusted.simulator.tcb_recovery(now=clock() - DAY)
+
+    class Source:
+        def collateral(self, _: bytes, *, now: int) -> Collateral:
+            return newer.collateral(now=now)
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+    cache = CachedCollateral(Source(), folder, roots=[trusted.simulator.root_certificate])
+    quote = trusted.simulator.quote(bytes(64))
+    for ago in (3 * HOUR, 2 * HOUR):
+        cache.newest(quote, now=(clock() - ago) // 1000 * 1000)
+
+
+@pytest.mark.parametrize("which", ["registrar", "client"])
+def test_what_a_cache_remembers_can_be_forgotten(
+    run: Run, trusted: Trusted, home: Path, which: str
+) -> None:
+    folder = home / ".phala-jobs" / which / "collateral"
+    keep_recovery(trusted, folder)
+    (path,) = folder.iterdir()
+
+    refused = run("trust", "forget-collateral")
+    assert refused.exit_code == 2
+    assert "--yes" in refused.stderr
+    assert path.exists()
+
+    ran = run("trust", "forget-collateral", "--yes", "--json")
+
+    assert ran.exit_code == 0, ran.stderr
+    assert ran.document == {"forgotten": [str(path)]}
+    assert not path.exists()
+    with StandInPccs(lambda _: trusted.simulator.collateral(now=clock() - HOUR)) as pccs:
+        assert status(run, "--collateral", pccs.url)[0] == 0
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"y\n", 0)])
+def test_forgetting_asks(
+    run: Run,
+    trusted: Trusted,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: bytes,
+    code: int,
+) -> None:
+    folder = home / ".phala-jobs" / "registrar" / "collateral"
+    keep_recovery(trusted, folder)
+    monkeypatch.setattr(trust, "is_interactive", lambda: True)
+
+    ran = run("trust", "forget-collateral", stdin=answer)
+
+    assert ran.exit_code == code
+    assert "middleman" in ran.stderr
+    assert len([*folder.iterdir()]) == code
+
+
+def test_nothing_kept_is_nothing_forgotten(run: Run, trusted: Trusted) -> None:
+    ran = run("trust", "forget-collateral", "--json")
+
+    assert (ran.exit_code, ran.document) == (0, {"forgotten": []})
 
 
 def test_a_revoked_measurement_is_told(run: Run, trusted: Trusted) -> None:
