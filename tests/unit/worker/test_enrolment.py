@@ -332,7 +332,7 @@ class TestEvidence:
         assert waiting(world) == 0
         assert (await evidence(world.client(None))).challenge == CHALLENGE
 
-    async def test_one_whose_turn_comes_as_it_is_stopped_passes_it_on(
+    async def test_one_that_is_stopped_holds_nobody_up(
         self, world: World, quotes: Quotes
     ) -> None:
         quotes.hold.clear()
