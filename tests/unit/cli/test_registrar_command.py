@@ -113,6 +113,21 @@ def test_a_named_worker_that_is_none_is_the_exit_code_and_said(run: Run, world: 
     assert "ALARM: worker 3: WorkerNotFound" in ran.stderr
 
 
+def test_by_hand_an_account_with_both_roles_is_warned_of(
+    run: Run, world: World, worker: TeeWorker
+) -> None:
+    warning = f"warning: account {to_ss58(ADMIN.account_id)} has role Operator beside Registrar"
+    clean = run("workers", "renew", "3", "--valid-for", "4h")
+    with world.chain() as chain:
+        chain.call(world.processor.grant_role(ADMIN.account_id, Role.OPERATOR), signer=ADMIN)
+
+    both = run("workers", "renew", "3")
+
+    assert [clean.exit_code, both.exit_code] == [0, 0]
+    assert warning not in clean.stderr
+    assert warning in both.stderr
+
+
 # What it is told.
 
 
