@@ -140,7 +140,7 @@ def _show_receipt(
     rows = good.rows("steps")
     if files.block is not None:
         summary.check("verify accepts the receipt offline, by a trusted block", good.code == 0)
-        option = " --trusted-block BLOCK"
+        option = " --trusted-block BLOCK \\\n   "
     else:
         is_rest_passed = all(row["outcome"] == "passed" or _is_untold(row["step"]) for row in rows)
         summary.check(
