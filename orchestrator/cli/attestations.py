@@ -13,30 +13,31 @@ if TYPE_CHECKING:
 
 def attestation_of(session: Session, job_id: "JobId") -> "AttestationFile":
     """
-    What the chain has recorded about a job's result, as an attestation file; checks nothing.
+    What the chain has recorded about a job's result, as an attestation file.
+
+    Checks nothing but that the answers are about that job.
 
     Raises:
         InputError: There is no such job (any more).
         RefusedError: It has no attestation.
+        ChainMismatchError: The node answers with another job's.
     """
     from orchestrator.attestation import attestation_file_of
+    from orchestrator.client.chain_view import ChainView
     from orchestrator.models import Completion
 
-    chain, processor = session.chain, session.processor
-    job = chain.read(processor.get_job(job_id))
+    view = ChainView(session.chain, session.processor.contract, session.bundle)
+    job = view.job(job_id)
     if job is None:
         raise InputError(f"job: there is no job {job_id} on this contract, or it was purged")
-    attestation = chain.read(processor.get_attestation(job_id))
+    attestation = view.attestation(job_id)
     if attestation is None:
         raise RefusedError("NotFound", f"job {job_id} is {job.status.value} without attestation")
-    worker = chain.read(processor.get_worker(attestation.worker))
-    if worker is None:
-        raise RefusedError("WorkerNotFound", f"worker {attestation.worker}")
     return attestation_file_of(
-        genesis_hash=chain.genesis_hash,
+        genesis_hash=session.chain.genesis_hash,
         contract=session.contract,
         job=job,
-        worker=worker,
+        worker=view.worker(attestation.worker),
         completion=Completion(
             job_id=attestation.job_id,
             result_hash=attestation.result_hash,

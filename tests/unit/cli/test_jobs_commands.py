@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.chain.embedded import EmbeddedChain
+from orchestrator.chain.processor import JobProcessor
 from orchestrator.cli import secrets
 from orchestrator.cli.output import Output
 from orchestrator.cli.session import Session
@@ -457,6 +458,27 @@ class TestVerify:
         )
         assert ran.exit_code == 0, ran.stderr
         return path
+
+    @pytest.mark.parametrize("name", ["get_job", "get_attestation"])
+    def test_a_node_that_answers_with_another_job(
+        self,
+        run: Run,
+        finished: Path,
+        owner: World,
+        data: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        name: str,
+    ) -> None:
+        run("submit", "echo", data, "--worker", 1)
+        owner.attest(2)
+        assert run("verify", 2).exit_code == 0
+        ask = getattr(JobProcessor, name)
+        monkeypatch.setattr(JobProcessor, name, lambda self, _: ask(self, 1))
+
+        ran = run("verify", 2)
+
+        assert ran.exit_code != 0
+        assert "job 2: the node answers with that of 1" in ran.stderr
 
     @pytest.fixture
     def key(self, owner: World) -> str:
