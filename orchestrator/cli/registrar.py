@@ -161,6 +161,9 @@ def _show(session: Session, made: "Round") -> None:
     for alarm in made.alarms:
         who = "" if alarm.worker is None else f"worker {alarm.worker}: "
         session.output.say(f"ALARM: {who}{alarm.code}: {alarm.detail}")
+    for one in made.workers:
+        if one.is_simulated:
+            session.output.say(f"worker {one.worker} is {SIMULATED}")
     for failed in made.failed:
         until = shown_time(failed.valid_until)
         session.output.say(

@@ -89,6 +89,15 @@ class EvidenceArchive:
         except OSError as error:
             raise BlobUnavailableError(f"{place}: {error.strerror or error}") from error
 
+    def is_simulated(self, worker: Worker) -> bool | None:
+        """Say what the record of the worker's evidence says; `None` where there is no record."""
+        place = self._records / f"{worker.evidence_hash.hex()}.json"
+        try:
+            found = json.loads(place.read_bytes())["is_simulated"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return found if isinstance(found, bool) else None
+
     def holds(self, worker: Worker) -> bool:
         """Whether the evidence is here that *worker* was last registered or renewed on."""
         return self._blobs.has(worker.evidence_hash)

@@ -17,7 +17,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from orchestrator.chain import Chain
@@ -162,7 +162,10 @@ class Renewals:
         mine = [worker for worker in everyone if self._is_mine(worker)]
         self._forget_all_but(mine)
         alarms = [*self._doubts(contract), *self._missing(everyone)]
-        reports = await self._look_at(mine, everyone, alarms)
+        reports = [
+            replace(one, is_simulated=self._is_simulated(one, everyone))
+            for one in await self._look_at(mine, everyone, alarms)
+        ]
         alarms += await self._ask_forecast(await self._still_needed(reports))
         self._looked_at = self._steady()
         return Round(at=self._clock(), workers=tuple(reports), alarms=tuple(alarms))
@@ -279,6 +282,13 @@ class Renewals:
                 )
             )
         return found
+
+    def _is_simulated(self, report: WorkerReport, everyone: Sequence[Worker]) -> bool | None:
+        """By the evidence that was just seen, else by what was written when it was registered."""
+        if report.is_simulated is not None:
+            return report.is_simulated
+        worker = next(one for one in everyone if one.worker == report.worker)
+        return self._registrar.archive.is_simulated(worker)
 
     def _failed(self, worker: Worker, code: str, detail: str) -> WorkerReport:
         trouble = self._counts.troubles.setdefault(worker.worker, _Trouble())

@@ -25,7 +25,7 @@ class WorkerReport:
     """
     What a round did about one worker; `code` and `detail` say why it failed.
 
-    `is_simulated` says that the evidence which this round saw proves no TEE; `None`: it saw none.
+    `is_simulated` says that the evidence it is registered on proves no TEE; `None`: not known here.
     """
 
     worker: WorkerId

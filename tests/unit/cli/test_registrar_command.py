@@ -183,8 +183,8 @@ def test_once_renews_what_is_due_and_then_nothing(run: Run, worker: TeeWorker) -
     assert (row["simulated"], row["tee"]) == (True, "simulated: proves no TEE")
     assert first.document["simulated"] is True
     assert "simulated: proves no TEE" in first.stderr
-    assert second.document["simulated"] is None
-    assert [one["simulated"] for one in second.document["workers"]] == [None]
+    assert second.document["simulated"] is True
+    assert [one["simulated"] for one in second.document["workers"]] == [True]
     assert [one["outcome"] for one in second.document["workers"]] == [Outcome.NOT_DUE.value]
     assert second.document["alarms"] == []
 
@@ -267,6 +267,19 @@ def test_a_source_of_collateral_that_is_away_is_in_the_document_and_the_exit_cod
     assert first.exit_code == 0, first.stderr
     assert {alarm["code"] for alarm in second.document["alarms"]} == {"CollateralSourceAway"}
     assert second.exit_code == 3, second.stderr
+
+
+def test_people_read_that_it_is_simulated_and_without_a_record_it_is_not_known(
+    run: Run, worker: TeeWorker, tmp_path: Path
+) -> None:
+    run("registrar", "once")
+
+    known = run("registrar", "once")
+    unknown = run("registrar", "once", "--json", "--evidence", tmp_path / "elsewhere")
+
+    assert "worker 3 is simulated: proves no TEE" in known.stderr
+    assert unknown.document["simulated"] is None
+    assert [one["simulated"] for one in unknown.document["workers"]] == [None]
 
 
 # Running.

@@ -688,6 +688,18 @@ async def test_a_record_that_can_not_be_written_is_told_of(world: World) -> None
         archive.write_record(examined.verdict, url=URL, valid_until=1, worker=1)
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"is_simulated": "no"}'])
+async def test_a_record_that_says_nothing_tells_nothing(world: World, text: str) -> None:
+    worker = await world.register()
+    known = world.archive.is_simulated(worker)
+
+    (record,) = (world.folder / "records").iterdir()
+    record.write_text(text)
+
+    assert known is True
+    assert world.archive.is_simulated(worker) is None
+
+
 async def test_refused_evidence_has_no_record(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
