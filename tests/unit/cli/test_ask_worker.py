@@ -1,7 +1,6 @@
 """Whether the worker of the list answers at its endpoint."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -9,7 +8,7 @@ from orchestrator.cli.examination import _ask_worker
 from orchestrator.crypto import EcdsaSigner
 from orchestrator.errors import WorkerUnavailableError
 from orchestrator.models import PublicKey, Worker, WorkerStatus
-from orchestrator.workers import http
+from orchestrator.workers import WorkerIdentity, http
 
 KEY = EcdsaSigner.generate().public_key
 WORKER = Worker(
@@ -33,14 +32,21 @@ class Client:
     def __init__(self, *_: object, **__: object) -> None:
         pass
 
-    async def identity(self) -> Any:  # noqa: ANN401 - what the check looks at
+    async def identity(self) -> WorkerIdentity:
         if isinstance(self.answer, Exception):
             raise self.answer
-
-        class Identity:
-            signing_key = self.answer
-
-        return Identity
+        return WorkerIdentity(
+            signing_key=self.answer,
+            encryption_key=b"\1" * 32,
+            version="0",
+            tasks=(),
+            slots=1,
+            queue=1,
+            running=0,
+            waiting=0,
+            tee=None,
+            development=(),
+        )
 
     async def close(self) -> None:
         pass
