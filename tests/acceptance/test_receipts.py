@@ -223,6 +223,7 @@ def test_a_receipt_of_an_older_block_is_still_made_once_the_worker_is_revoked(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_800)
 def test_no_byte_of_a_receipt_can_be_changed(
     on_node: Written, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,9 @@ from orchestrator.simulator.authority import sign
 
 from .evidence_world import NOW, Case, flipped, near_case, simulated_case
 
+# Tens of thousands of cases each: the time-out is for a machine that does much else.
+pytestmark = pytest.mark.timeout(1_800)
+
 SIMULATOR = Simulator.create()
 OTHER = Simulator.create()
 COLLATERAL_FIELDS = [field.name for field in fields(Collateral)]

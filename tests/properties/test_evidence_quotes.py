@@ -21,6 +21,9 @@ from orchestrator.simulator import Simulator
 
 from .evidence_world import Case, fields_of_quote, flipped, near_case, simulated_case
 
+# Tens of thousands of cases each: the time-out is for a machine that does much else.
+pytestmark = pytest.mark.timeout(1_800)
+
 KIB = 1 << 10
 PADDING = "padding"
 
