@@ -14,12 +14,12 @@ async def test_who_leaves_holds_nobody_up(how: str, *, is_its_turn: bool) -> Non
     queue, had = QuoteQueue(), list[str]()
     loop = asyncio.get_running_loop()
     gone = {name: loop.create_future() for name in ("first", "leaves", "last")}
-    let_go = asyncio.Event()
+    let_go = {name: asyncio.Event() for name in gone}
 
     async def ask(name: str) -> None:
         async with queue.turn(is_known=False, has_gone=gone[name]):
             had.append(name)
-            await let_go.wait()
+            await let_go[name].wait()
 
     asking = {}
     for name in gone:
@@ -30,14 +30,17 @@ async def test_who_leaves_holds_nobody_up(how: str, *, is_its_turn: bool) -> Non
     assert queue.waiting == 3
 
     if is_its_turn:
-        queue._pass_on()  # as the first one ends, in the same turn of the event loop
+        let_go["first"].set()
+        await asyncio.sleep(0)
+        assert len(queue._strangers) == 1  # it was given the turn, and does not know yet
     if how == "hangs up":
         gone["leaves"].set_result(None)
     else:
         asking["leaves"].cancel()
     with pytest.raises((RefusalError, asyncio.CancelledError)):
         await asking["leaves"]
-    let_go.set()
+    for event in let_go.values():
+        event.set()
     async with asyncio.timeout(10):
         await asyncio.gather(asking["first"], asking["last"])
 
