@@ -13,7 +13,7 @@ from typing import Final
 
 import dcap_qvl
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -25,6 +25,14 @@ from orchestrator.evidence.issuers import list_issuer, tcb_signer
 
 __all__ = ["CollateralFacts", "PlatformKind", "is_signed", "platform_of", "read_facts", "serve"]
 
+# Of what can't be read the library says not all by a `ValueError`.
+_BAD_FORM: Final = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 _CAS: Final = ("platform", "processor")
 
 
@@ -90,7 +98,7 @@ def read_facts(collateral: Collateral) -> CollateralFacts:
     """
     try:
         return _read_facts(collateral)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (*_BAD_FORM, KeyError, TypeError, OverflowError, RecursionError) as error:
         words = f"{type(error).__name__}: {error}"
         raise EncodingError(f"collateral: {' '.join(words.split())[:200]}") from error
 
@@ -177,7 +185,7 @@ def _is_signed_under(collateral: Collateral, root: bytes) -> bool:
             x509.load_der_x509_crl(listed).is_signature_valid(_key(certificate))
             for listed, certificate in lists
         )
-    except (ValueError, TypeError, InvalidSignature):
+    except (*_BAD_FORM, TypeError, InvalidSignature):
         return False
 
 

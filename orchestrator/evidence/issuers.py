@@ -10,12 +10,13 @@ Intel's have, and so is that of the list of PCKs.
 from functools import lru_cache
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import (
     BasicConstraints,
     Certificate,
     ExtensionNotFound,
+    InvalidVersion,
     NameOID,
     ObjectIdentifier,
     load_der_x509_certificate,
@@ -91,7 +92,7 @@ def _issued(chain: str, root: bytes) -> Certificate:
     try:
         certificates = load_pem_x509_certificates(chain.encode())
         issuer = load_der_x509_certificate(root)
-    except ValueError as error:
+    except (ValueError, InvalidVersion) as error:
         raise ValueError("it can't be read") from error
     if len(certificates) != 2 or certificates[1].public_bytes(Encoding.DER) != root:
         raise ValueError("it must be one certificate, then this root")
@@ -101,7 +102,7 @@ def _issued(chain: str, root: bytes) -> Certificate:
         raise ValueError("it holds more than certificates")
     try:
         certificates[0].verify_directly_issued_by(issuer)
-    except (InvalidSignature, TypeError, ValueError) as error:
+    except (InvalidSignature, TypeError, UnsupportedAlgorithm, ValueError) as error:
         raise ValueError("this root did not issue its first certificate") from error
     return certificates[0]
 

@@ -1,16 +1,19 @@
 """Collateral that is kept: when it is asked for again, what serves meanwhile, what never is."""
 
+import base64
 import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from orchestrator.collateral.cache import CachedCollateral, forget_collateral
-from orchestrator.collateral.facts import read_facts
+from orchestrator.collateral.facts import is_signed, read_facts
 from orchestrator.errors import CollateralUnavailableError, EncodingError
 from orchestrator.evidence import Collateral
 from orchestrator.simulator import Simulator
@@ -619,3 +622,48 @@ def test_what_is_forgotten_is_remembered_no_more(
     source.make = lambda now: simulator.collateral(now=now)
     assert read_facts(cache.newest(quote, now=NOW)).evaluation_number == 20
     assert alarms == []
+
+
+# What the library of certificates refuses in its own way.
+
+
+def _of_another_version(chain: str) -> str:
+    leaf, root = x509.load_pem_x509_certificates(chain.encode())
+    der = leaf.public_bytes(Encoding.DER)
+    odd = der.replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020107"), 1)
+    assert odd != der
+    text = base64.encodebytes(odd).decode()
+    return (
+        f"-----BEGIN CERTIFICATE-----\n{text}-----END CERTIFICATE-----\n"
+        + root.public_bytes(Encoding.PEM).decode()
+    )
+
+
+def _list_of_another_version(listed: bytes) -> bytes:
+    odd = listed.replace(b"\x02\x01\x01", b"\x02\x01\x05", 1)
+    assert odd != listed
+    return odd
+
+
+@pytest.mark.parametrize(
+    "which",
+    [
+        *("root_ca_crl", "pck_crl"),
+        *("tcb_info_issuer_chain", "qe_identity_issuer_chain", "pck_crl_issuer_chain"),
+    ],
+)
+def test_certificates_and_lists_of_a_version_that_there_is_not_are_refused(
+    cache: CachedCollateral, source: ScriptedSource, simulator: Simulator, quote: bytes, which: str
+) -> None:
+    held = confirmed(cache, quote)
+    good = simulator.collateral(now=NOW)
+    part = getattr(good, which)
+    odd = _of_another_version if isinstance(part, str) else _list_of_another_version
+    changes: dict[str, Any] = {which: odd(part)}
+    bad = replace(good, **changes)
+    source.make = lambda _: bad
+
+    assert cache.newest(quote, now=NOW + HOUR) == held
+    assert not is_signed(bad, [simulator.root_certificate])
+    with pytest.raises(EncodingError):
+        read_facts(bad)
