@@ -4,11 +4,12 @@ The registrar: admits workers on verified evidence, renews them, and warns befor
 `registration` says in which steps; it needs `VerifiedEvidence`, which only the verifier makes.
 """
 
+from orchestrator.registrar.admission import Admission, Examined, registration_of
 from orchestrator.registrar.archive import EvidenceArchive, verdict_rows
 from orchestrator.registrar.chain_calls import ChainCalls
 from orchestrator.registrar.http import registrar_app
 from orchestrator.registrar.platforms import platform_ids
-from orchestrator.registrar.registration import Admission, Examined, Registrar, registration_of
+from orchestrator.registrar.registration import Registrar
 from orchestrator.registrar.renewals import Renewals
 from orchestrator.registrar.rotation import rotate_keys, successors
 from orchestrator.registrar.rounds import Outcome, RenewalSettings, Round, WorkerReport

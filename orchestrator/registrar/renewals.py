@@ -33,7 +33,8 @@ from orchestrator.errors import (
 from orchestrator.evidence.instants import format_utc
 from orchestrator.metrics import RegistrarEvent, RegistrarEventKind
 from orchestrator.models import Parameters, Worker, WorkerId, WorkerStatus
-from orchestrator.registrar.registration import CLOCK_MARGIN_MS, Admission, Registrar
+from orchestrator.registrar.admission import Admission
+from orchestrator.registrar.registration import CLOCK_MARGIN_MS, Registrar
 from orchestrator.registrar.rotation import successors
 from orchestrator.registrar.rounds import (
     Outcome,

@@ -46,8 +46,14 @@ async def test_what_had_not_begun_when_it_was_stopped_is_never_done(
     world: World, stuck: threading.Event
 ) -> None:
     calls, done = ChainCalls(world.chain, ADMIN, leave_seconds=0.01), []
-    first = asyncio.create_task(calls.read(lambda _: stuck.wait()))
-    await asyncio.sleep(0)
+    has_begun = threading.Event()
+
+    def endless(_: Chain) -> None:
+        has_begun.set()
+        stuck.wait()
+
+    first = asyncio.create_task(calls.read(endless))
+    await asyncio.to_thread(has_begun.wait)
     second = asyncio.create_task(calls.read(lambda _: done.append(1)))
     await asyncio.sleep(0)
 
