@@ -1,8 +1,6 @@
 """The orchestrator service: `orchestrator run|once`."""
 
 import time
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,18 +12,16 @@ from orchestrator.cli.duties import CombinedRoles, require_duty
 from orchestrator.cli.output import Document, to_json
 from orchestrator.cli.serving import serve_role, service_log
 from orchestrator.cli.session import Session
-from orchestrator.cli.tokens import read_tokens
 from orchestrator.cli.values import parse_account, parse_duration
 from orchestrator.cli.versions import program_version
+from orchestrator.cli.worker_tokens import WorkerTokens
 from orchestrator.errors import ConfigError, InputError, RefusedError
-from orchestrator.models import Role, WorkerStatus
+from orchestrator.models import Role, WorkerId, WorkerStatus
 
 if TYPE_CHECKING:
     from orchestrator.blobs.directory import DirectoryBlobStore
     from orchestrator.metrics import OrchestratorMetrics
-    from orchestrator.models import Worker
     from orchestrator.service import Orchestrator, RunSummary
-    from orchestrator.workers import WorkerClient
 
 app = typer.Typer(
     help="Bring jobs to workers, and what workers sign to the chain.", no_args_is_help=True
@@ -173,7 +169,9 @@ def _build(
         from_block=settings.orchestrator_from_block,
         batch_jobs=settings.orchestrator_batch_jobs,
     )
-    tokens = _Tokens(settings.orchestrator_tokens)
+    tokens = WorkerTokens(
+        settings.orchestrator_tokens, endpoint_of=lambda worker: _endpoint(session, worker)
+    )
     processor, account = session.processor, session.signer
     require_duty(
         session, Role.OPERATOR, never_with=Role.REGISTRAR, allow_combined=allow_combined_roles
@@ -193,12 +191,18 @@ def _build(
         journal=journal,
         blobs=blobs,
         worker_clients=tokens.client,
+        worker_tokens=tokens.token,
         policy=policy,
         settings=choices,
         clock=lambda: time.time_ns() // 1_000_000,
         on_event=metrics.observe,
     )
     return orchestrator, blobs, metrics
+
+
+def _endpoint(session: Session, worker: WorkerId) -> bytes | None:
+    found = session.chain.read(session.processor.get_worker(worker))
+    return None if found is None else found.endpoint
 
 
 def _owners(session: Session) -> frozenset[bytes] | None:
@@ -218,35 +222,6 @@ def _owners(session: Session) -> frozenset[bytes] | None:
             " (development)"
         )
     return frozenset(parse_account("orchestrator.owners", owner) for owner in named)
-
-
-class _Tokens:
-    """Makes the workers' clients, each with its token from the file."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._tokens: Mapping[str, str] = {} if path is None else _read_tokens(path)
-
-    def client(self, worker: "Worker") -> "WorkerClient":
-        """The worker's client."""
-        from orchestrator.workers.http import HttpWorkerClient
-
-        return HttpWorkerClient(
-            worker.endpoint.decode("utf-8", "replace"), self._tokens.get(str(worker.worker))
-        )
-
-
-def _read_tokens(path: Path) -> Mapping[str, str]:
-    """
-    The tokens by worker id.
-
-    Raises:
-        InputError: As `read_tokens`.
-    """
-    field, example = "orchestrator.tokens", '1 = "token"'
-    found = read_tokens(field, path, example=example)
-    if not all(key.isdecimal() for key in found):
-        raise InputError(f"{field} {path}: must be TOML with lines such as {example}")
-    return found
 
 
 def _document(summary: "RunSummary") -> Document:

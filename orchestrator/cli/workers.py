@@ -202,7 +202,12 @@ def rotate(
         await rotate_keys(registrar, client, known)
         examined = await _examined(session, registrar, client, url)
         await _allow(session, registrar, examined.evidence, asked=allow_measurement, yes=yes)
-        return await _admitted(session, registrar, client, examined, duration, replaces=worker)
+        admission = await _admitted(session, registrar, client, examined, duration, replaces=worker)
+        session.output.say(
+            "orchestrators need its token by the new id where their --tokens file is by id: add a"
+            f" line for worker {admission.worker.worker} or {url}, as for worker {worker}"
+        )
+        return admission
 
     _with_worker(session, url, token_file, steps)
 

@@ -296,7 +296,10 @@ class Settings:
     orchestrator_tokens: Annotated[
         Path | None,
         Described(
-            text='TOML file with the token for each worker, by its id: 1 = "...".',
+            text=(
+                "TOML file with the token for each worker, by its id or (in quotes) its URL. Read"
+                " again when it has changed."
+            ),
             example="/run/secrets/worker-tokens.toml",
         ),
     ] = None

@@ -14,11 +14,22 @@ T = TypeVar("T")
 
 
 class WorkerClients:
-    """Keeps one client per worker, so that its connections are used again."""
+    """
+    Keeps one client per worker, so that its connections are used again.
 
-    def __init__(self, make: Callable[[Worker], WorkerClient]) -> None:
+    Another is made when *tokens* gives another token for the worker than the last time.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Worker], WorkerClient],
+        tokens: Callable[[Worker], str | None] = lambda _: None,
+    ) -> None:
         self._make = make
-        self._clients: dict[WorkerId, WorkerClient] = {}
+        self._tokens = tokens
+        self._clients: dict[WorkerId, tuple[str | None, WorkerClient]] = {}
+        # Jobs may still be using them.
+        self._replaced: list[WorkerClient] = []
 
     def of(self, worker: Worker) -> WorkerClient:
         """
@@ -27,14 +38,20 @@ class WorkerClients:
         Raises:
             InputError: There can't be one: no token, or an endpoint that is no URL.
         """
-        client = self._clients.get(worker.worker)
-        if client is None:
-            client = self._clients[worker.worker] = self._make(worker)
+        token = self._tokens(worker)
+        kept = self._clients.get(worker.worker)
+        if kept is not None and kept[0] == token:
+            return kept[1]
+        client = self._make(worker)
+        if kept is not None:
+            self._replaced.append(kept[1])
+        self._clients[worker.worker] = (token, client)
         return client
 
     async def close(self) -> None:
         """Close all connections."""
-        clients = list(self._clients.values())
+        clients = [*self._replaced, *(client for _, client in self._clients.values())]
+        self._replaced.clear()
         self._clients.clear()
         for client in clients:
             await client.close()

@@ -45,7 +45,8 @@ class Orchestrator:
     *chain*, *journal* and *blobs* are the caller's to close, after the run; an
     instance runs once. *sender* is another connection to the same chain, so that reading does not
     wait for calls to become final; without it one is used for both. *clock* gives milliseconds;
-    where it differs from the chain's time, the later of the two counts. *on_event* hears of
+    where it differs from the chain's time, the later of the two counts. A worker's client is made
+    anew when *worker_tokens* gives another token for it than before. *on_event* hears of
     everything that happens. *fail_point* is for tests.
     """
 
@@ -62,6 +63,7 @@ class Orchestrator:
         settings: OrchestratorSettings,
         clock: Callable[[], int],
         sender: Chain | None = None,
+        worker_tokens: Callable[[Worker], str | None] = lambda _: None,
         on_event: Callable[[ServiceEvent], None] = lambda _: None,
         fail_point: FailPoint = no_fail_point,
     ) -> None:
@@ -86,7 +88,7 @@ class Orchestrator:
             records=RecordWriter(journal),
             on_event=self._hear,
         )
-        self._clients = WorkerClients(worker_clients)
+        self._clients = WorkerClients(worker_clients, worker_tokens)
         self._trust = TrustedWorkers(self._parts)
         self._settlement = Settlement(self._parts)
         self._backoff = Backoff(first=settings.retry_seconds, most=settings.retry_max_seconds)

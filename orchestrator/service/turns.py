@@ -333,7 +333,10 @@ class Turns:
         if isinstance(error, WorkerRefusedError):
             detail = str(error)
             if error.status in _ABOUT_THE_TOKEN:
-                detail += f"; the file of --tokens names worker {turn.worker}'s token"
+                detail += (
+                    f"; add a line for worker {turn.worker} or its URL to the --tokens file, or"
+                    " mend the one that is there: it is read again without a restart"
+                )
             self._refuse(turn, "WorkerRefused", detail, EventKind.WORKER_REFUSED)
             return Result(next=_another(turn))
         self._tell(EventKind.WORKER_ERROR, turn, error)

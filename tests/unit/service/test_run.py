@@ -127,7 +127,8 @@ async def test_a_refused_token_leaves_one_line_a_try_that_names_the_option(
     told = world.heard(EventKind.WORKER_REFUSED)
     assert len(told) == len(tries) == summary.refusals["WorkerRefused"]
     assert told[0].detail.startswith(f"the worker answered {status}: no")
-    assert (f"--tokens names worker {worker}'s token" in told[0].detail) is is_named
+    words = f"add a line for worker {worker} or its URL to the --tokens file"
+    assert (words in told[0].detail) is is_named
     assert not world.heard(EventKind.ATTESTATION_REFUSED)
     assert not world.heard(EventKind.WORKER_ERROR)
 
