@@ -374,7 +374,7 @@ class Examination:
         return _finding(
             "trusted node",
             Outcome.WARN,
-            f"{url} is not among trusted_nodes: submit seals nothing",
+            f"{url} is not among trusted_nodes: without a policy submit seals nothing",
             f"if it is your own node, or you trust it: --trusted-nodes {url}",
         )
 

@@ -40,6 +40,10 @@ UNKNOWN_SUBMISSION = (
     "note: this machine's list did not send job {}: to whom it was sealed, and when, is what the"
     " node says"
 )
+UNDER_NO_POLICY = (
+    "warning: job {} was sealed under a policy, and whose key signed its result is what the trusted"
+    " node says: --policy looks at the evidence"
+)
 MAX_INPUT_BYTES = 16 << 20
 PANEL = "One's own jobs"
 
@@ -274,6 +278,7 @@ def result(
     Fetch a job's sealed result, make every check, open it, and print or write it.
 
     With --policy the evidence of the key that signed has to meet that file at the time of signing.
+    A job that was submitted with --policy needs it here too, or the node among --trusted-nodes.
     """
     from orchestrator.client import JobFailedError
     from orchestrator.keystore.private_files import write_new_file
@@ -302,6 +307,8 @@ def result(
             session.output.say(UNKNOWN_SUBMISSION.format(job))
         if session.output.as_json:
             facts["evidence"] = evidence_document(opened.evidence)
+    elif opened.sealed_under is not None:
+        session.output.say(UNDER_NO_POLICY.format(job))
     show_output(session, opened.output, output, facts)
 
 

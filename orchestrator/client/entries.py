@@ -25,6 +25,7 @@ class NewEntry:
     `counter` and `block` are the chain's job counter and finalized block before sending:
     the job, if there is one, comes after both. `fingerprint` recognises the same content
     again without telling what it is. `session` is who holds the entry for as long as it lives.
+    `policy_hash` names the policy that the workers met, `None` when they were a node's to name.
     """
 
     key: str | None
@@ -38,6 +39,7 @@ class NewEntry:
     block: int
     created_at: int
     session: str
+    policy_hash: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,8 @@ class ListedJob:
     A job of this owner, as last seen (times in ms).
 
     `status` is the last one known; of a purged job it is the one it ended with. `block` is
-    a block that is not after the one the job was submitted in.
+    a block that is not after the one the job was submitted in. `policy_hash` names the policy that
+    it was sealed under, where this list sealed it under one.
     """
 
     job_id: JobId
@@ -77,3 +80,4 @@ class ListedJob:
     purged: bool
     block: int
     created_at: int
+    policy_hash: bytes | None = None

@@ -72,6 +72,11 @@ class WorkerEvidence:
         self._clock = clock
         self._bundles: dict[bytes, bytes] = {}
 
+    @property
+    def policy_hash(self) -> bytes:
+        """What names the policy."""
+        return self._policy.policy_hash
+
     def verify_recipient(self, worker: Worker, *, now: int) -> VerifiedEvidence:
         """
         Return the worker's evidence, verified at *now* (ms), with what the chain says of its keys.

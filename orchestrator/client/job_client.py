@@ -65,7 +65,8 @@ class JobClient:
     Bundles are kept in *evidence*; *collateral* has the newest that Intel says, else what bundles
     hold counts; *on_verdict* is told what became of each worker's evidence when it was to be
     sealed to. Without a policy the workers' keys are what *chain* says they are, and sealing needs
-    *trusted_node*, by which the owner says that the node is run or trusted by them (rule 1.5 b).
+    *trusted_node*, by which the owner says that the node is run or trusted by them (rule 1.5 b);
+    so does opening, unless *accepted_worker_keys* name who may have signed.
     *blob_sources* are asked for results in order, the orchestrator's first; *worker_blobs* gives
     the store of the worker itself, asked last (for evidence, first). With *accepted_worker_keys*
     (signing keys) nothing is sealed to another worker, sent for one, or taken from one, whatever
@@ -155,6 +156,7 @@ class JobClient:
             worker_blobs=worker_blobs,
             accepted_keys=accepted_worker_keys,
             evidence=verifier,
+            trusted_node=trusted_node,
             clock=clock,
         )
 
@@ -346,7 +348,10 @@ class JobClient:
         Does **not** need the job to be marked processed. Where the list did not send the job, whom
         it was sealed to and when is the node's word: `Result.is_submission_known` says so.
 
+        A job that was sealed under a policy is opened under one, or by a node said to be trusted.
+
         Raises:
+            ConfigError: There is no policy, and the node was not said to be trusted.
             JobFailedError: Every worker failed; the error has their opened reports.
             JobStateError: There is no result, or not yet.
             RefusedError: A check failed; the code says which.

@@ -31,7 +31,9 @@ from orchestrator.models import JobId, JobStatus
 
 __all__ = ["JobList"]
 
-_VERSION = 3
+_VERSION = 4
+# Lists of this version lack one column, which they get when they are opened.
+_WITHOUT_POLICY = 3
 _SCHEMA = """
 CREATE TABLE origin (genesis BLOB NOT NULL, contract BLOB NOT NULL, owner BLOB NOT NULL);
 CREATE TABLE anchor (number INTEGER NOT NULL, hash BLOB NOT NULL);
@@ -53,7 +55,8 @@ CREATE TABLE entries (
     status TEXT,
     purged INTEGER NOT NULL DEFAULT 0,
     refusal TEXT,
-    session TEXT
+    session TEXT,
+    policy_hash BLOB
 );
 CREATE INDEX payloads ON entries (payload_hash);
 CREATE INDEX unfinished ON entries (entry) WHERE state IN ('sealed', 'sending');
@@ -150,8 +153,8 @@ class JobList:
         """Write down what is sealed, in the state `SEALED`."""
         _, entry = self._file.run(
             "INSERT INTO entries (state, key, fingerprint, payload_hash, envelope, public_key,"
-            " workers, ttl, counter, block, created_at, session)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+            " workers, ttl, counter, block, created_at, session, policy_hash)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 EntryState.SEALED.value,
                 new.key,
@@ -165,6 +168,7 @@ class JobList:
                 new.block,
                 new.created_at,
                 new.session,
+                new.policy_hash,
             ),
         )
         return Entry(**vars(new), entry=entry, state=EntryState.SEALED)
@@ -366,6 +370,9 @@ def _begin(file: ListFile, genesis_hash: bytes, contract: bytes, owner: bytes) -
             for statement in filter(str.strip, _SCHEMA.split(";")):
                 file.run(statement)
             file.run("INSERT INTO origin VALUES (?, ?, ?)", origin)
+            file.run(f"PRAGMA user_version = {_VERSION}")
+        elif version == _WITHOUT_POLICY:
+            file.run("ALTER TABLE entries ADD COLUMN policy_hash BLOB")
             file.run(f"PRAGMA user_version = {_VERSION}")
         elif version != _VERSION:
             raise ChainMismatchError(

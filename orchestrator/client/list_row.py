@@ -51,6 +51,7 @@ class ListRow:
             block=self.integer("block"),
             created_at=self.integer("created_at"),
             session=self.text("session"),
+            policy_hash=self.hash_or_none("policy_hash"),
         )
 
     def unfinished(self) -> UnfinishedJob:
@@ -75,6 +76,7 @@ class ListRow:
             purged=bool(self.integer("purged")),
             block=self.integer("block"),
             created_at=self.integer("created_at"),
+            policy_hash=self.hash_or_none("policy_hash"),
         )
 
     def state(self) -> EntryState:
@@ -128,6 +130,10 @@ class ListRow:
     def data_or_none(self, name: str) -> bytes | None:
         """Bytes, or nothing."""
         return None if self._row[name] is None else self.data(name)
+
+    def hash_or_none(self, name: str) -> bytes | None:
+        """A hash, or nothing."""
+        return None if self._row[name] is None else self.data(name, length=_HASH_LENGTH)
 
     def text(self, name: str) -> str:
         """Text."""

@@ -96,6 +96,11 @@ class Recipients:
                 " evidence must be"
             )
 
+    @property
+    def policy_hash(self) -> bytes | None:
+        """What names the policy that recipients meet, `None` without one."""
+        return None if self._evidence is None else self._evidence.policy_hash
+
     def now(self) -> int:
         """The later of the own clock and the chain's time (ms)."""
         return max(self._clock(), self._view.chain.now())

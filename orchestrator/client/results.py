@@ -17,6 +17,7 @@ from orchestrator.client.job_list import JobList
 from orchestrator.crypto import MAX_ENVELOPE, OwnerSecret, open_result, read_job_header
 from orchestrator.encoding import decode_failure, decode_output
 from orchestrator.errors import (
+    ConfigError,
     EncodingError,
     Error,
     JobStateError,
@@ -63,6 +64,9 @@ class Result:
     `is_submission_known` is false where the owner's list did not send the job (another machine, a
     rebuilt list): whom it was sealed to, and when it was submitted, is what the node says then, so
     one whose key was a good one at any time may have signed.
+
+    `sealed_under` names the policy that the job was sealed under, where the list knows of one; with
+    no `evidence` beside it the node's word stands in for that policy.
     """
 
     job_id: JobId
@@ -73,6 +77,7 @@ class Result:
     envelope: bytes = field(repr=False)
     evidence: VerifiedEvidence | None = field(default=None, repr=False)
     is_submission_known: bool
+    sealed_under: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +128,7 @@ class _Record:
     failed: tuple[tuple[WorkerId, Completion], ...]
     job: Job | None = None
     sealed_to: tuple[bytes, ...] | None = None
+    sealed_under: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +152,7 @@ def _without_result(record: _Record) -> str:
 class Results:
     """Fetches, verifies and opens what workers sent to one owner."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all by keyword, each of another kind
         self,
         view: ChainView,
         job_list: JobList,
@@ -157,6 +163,7 @@ class Results:
         worker_blobs: WorkerBlobs | None,
         accepted_keys: Collection[PublicKey] | None,
         evidence: WorkerEvidence | None,
+        trusted_node: bool,
         clock: Callable[[], int],
     ) -> None:
         self._view = view
@@ -166,6 +173,7 @@ class Results:
         self._secret = secret
         self._search = BlobSearch([*sources, None], worker_blobs)
         self._evidence = evidence
+        self._trusted_node = trusted_node
         self._accepted_keys = None if accepted_keys is None else frozenset(accepted_keys)
 
     def result(self, job_id: JobId, *, accept_revoked: bool) -> Result:
@@ -173,9 +181,11 @@ class Results:
         Return the job's result; see `JobClient.result` for what is checked.
 
         Raises:
+            ConfigError: It would be opened by nobody's word.
             JobFailedError: Every worker failed.
             JobStateError: There is no result, or not yet.
         """
+        self._require_basis(job_id)
         record = self._record(job_id)
         if record.completed is None:
             if record.status is JobStatus.FAILED:
@@ -195,11 +205,38 @@ class Results:
             envelope=opened.envelope,
             evidence=opened.evidence,
             is_submission_known=record.sealed_to is not None,
+            sealed_under=record.sealed_under,
         )
 
     def failures(self, job_id: JobId, *, accept_revoked: bool) -> tuple[JobFailure, ...]:
         """The failures that were recorded of the job, also when another worker completed it."""
+        self._require_basis(job_id)
         return self._failures(self._record(job_id), accept_revoked=accept_revoked)
+
+    def _require_basis(self, job_id: JobId) -> None:
+        """
+        Refuse to open by nobody's word: a node that lies names a signing key of its own.
+
+        Accepted keys say who signed, but not that it met the policy that the job was sealed under.
+
+        Raises:
+            ConfigError: There is no policy, and what there is instead is not enough for this job.
+        """
+        if self._evidence is not None or self._trusted_node:
+            return
+        listed = self._list.job(job_id)
+        if listed is not None and listed.policy_hash is not None:
+            raise ConfigError(
+                f"policy: job {job_id} was sealed under policy 0x{listed.policy_hash.hex()}, and"
+                " its result is opened under one: give --policy, or say that the node is trusted"
+                " with results (--trusted-nodes)"
+            )
+        if self._accepted_keys is None:
+            raise ConfigError(
+                "trusted_node: without a policy workers' keys come from the node, so no result is"
+                " opened unless --policy says what workers' evidence must be, the node is said to"
+                " be trusted (--trusted-nodes), or workers' keys are named (--accepted-worker-keys)"
+            )
 
     def _failures(self, record: _Record, *, accept_revoked: bool) -> tuple[JobFailure, ...]:
         return tuple(
@@ -339,6 +376,7 @@ class Results:
             created_at=listed.created_at,
             # The last one is the owner's own reply key.
             sealed_to=read_job_header(envelope).recipients[:-1],
+            sealed_under=listed.policy_hash,
         )
 
     def _record_of_job(self, job: Job) -> _Record:

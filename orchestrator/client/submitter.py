@@ -230,6 +230,7 @@ class Submitter:
                 block=block,
                 created_at=self._clock(),
                 session=session,
+                policy_hash=self._recipients.policy_hash,
             )
         )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.session import Session
 from orchestrator.crypto import EcdsaSigner, EncryptionKey
 from orchestrator.encoding import blake2_256
 from orchestrator.evidence import EvidenceCheck, dump_bundle, dump_collateral_json, load_bundle
@@ -458,6 +459,25 @@ class TestResult:
         assert told.document["evidence"]["simulated"] is True
         assert told.document["is_submission_known"] is True
         assert "note: " not in ran.stderr
+
+    def test_a_policy_is_not_dropped_without_a_word(
+        self, run: Run, shown: Shown, data: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run("submit", "echo", data, "--policy", shown.policy, "--worker", 3)
+        shown.world.attest(1, worker=3)
+
+        trusting = run("result", 1)
+        monkeypatch.setattr(Session, "is_trusted_chain", lambda _self, _url: False)
+        refused = run("result", 1)
+        opened = run("result", 1, "--policy", shown.policy)
+
+        assert trusting.stdout_bytes == opened.stdout_bytes == b"secret input"
+        warning = "warning: job 1 was sealed under a policy"
+        assert warning in trusting.stderr
+        assert warning not in opened.stderr
+        assert (refused.exit_code, refused.stdout_bytes) == (2, b"")
+        assert "was sealed under policy 0x" in refused.stderr
+        assert "--policy" in refused.stderr
 
     def test_a_list_that_did_not_send_the_job_says_what_is_the_node_s_word(
         self, run: Run, shown: Shown, data: Path, tmp_path: Path

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -210,8 +211,35 @@ def test_other_versions_are_refused_and_left_alone(job_list: JobList, tmp_path: 
         database.execute("PRAGMA user_version = 1")
     database.close()
 
-    with pytest.raises(ChainMismatchError, match="version 1, this program reads 3"):
+    with pytest.raises(ChainMismatchError, match="version 1, this program reads 4"):
         JobList(tmp_path / "state", **ORIGIN)
+
+
+def test_a_list_from_before_policies_were_kept_is_read_and_goes_on(
+    job_list: JobList, tmp_path: Path
+) -> None:
+    before = job_list.add(_new(1, key="k"))
+    path = job_list.path
+    job_list.close()
+    with sqlite3.connect(path) as database:
+        database.execute("ALTER TABLE entries DROP COLUMN policy_hash")
+        database.execute("PRAGMA user_version = 3")
+    database.close()
+
+    with closing(JobList(tmp_path / "state", **ORIGIN)) as opened:
+        ((read,), _) = opened.unfinished_entries()
+        opened.mark_submitted([(read.entry, 1, 3)])
+        after = opened.add(replace(_new(2), policy_hash=b"p" * 32))
+        opened.mark_submitted([(after.entry, 2, 3)])
+    with closing(JobList(tmp_path / "state", **ORIGIN)) as again:
+        jobs = again.jobs()
+        again.restore([_listed(2, payload_hash=after.payload_hash)])
+        restored = again.job(2)
+
+    assert read == before
+    assert [job.policy_hash for job in jobs] == [None, b"p" * 32]
+    assert restored is not None
+    assert restored.policy_hash == b"p" * 32
 
 
 def test_list_of_another_origin_is_refused(job_list: JobList, tmp_path: Path) -> None:

@@ -729,6 +729,42 @@ class TestResults:
             owner.client(policy=policy).result(job_id)
         assert refused.value.code == "E09"
 
+    @pytest.mark.parametrize("keys", [None, "workers"])
+    def test_what_was_sealed_under_a_policy_is_not_opened_without_one(
+        self, owner: PolicyWorld, task: TaskInput, keys: str | None
+    ) -> None:
+        """Accepted keys say who signed, and not that it met the policy."""
+        job_id, worker = self._processed(owner, task)
+        signer = owner.world.workers[worker - 1].signer.public_key
+        client = owner.client(policy=None, accepted_worker_keys=[signer] if keys else None)
+        policy_hash = owner.policy.policy_hash
+
+        for opening in (client.result, client.failures):
+            with pytest.raises(ConfigError, match=f"^policy: .*0x{policy_hash.hex()}.*--policy"):
+                opening(job_id)
+
+        believing = owner.client(policy=None, trusted_node=True).result(job_id)
+        assert (believing.sealed_under, believing.evidence) == (policy_hash, None)
+        # One that is not the one it was sealed under is one.
+        another = replace(owner.policy, policy_hash=b"p" * 32)
+        assert owner.client(policy=another).result(job_id).sealed_under == policy_hash
+
+    def test_by_nobodys_word_no_result_is_opened(self, owner: PolicyWorld, task: TaskInput) -> None:
+        """Neither of a job that was sealed by a node's word, nor of one that others submitted."""
+        job_id = owner.client(policy=None, trusted_node=True).submit(task, workers=[1])
+        owner.world.process(job_id)
+        signer = owner.world.workers[0].signer.public_key
+        elsewhere = {"state_dir": owner.world.folder / "elsewhere"}
+
+        for changes in ({}, elsewhere):
+            client = owner.client(policy=None, **changes)
+            for opening in (client.result, client.failures):
+                with pytest.raises(ConfigError, match=r"^trusted_node: .*no result"):
+                    opening(job_id)
+
+            named = owner.client(policy=None, accepted_worker_keys=[signer], **changes)
+            assert named.result(job_id).output == b"SECRET WORDS"
+
     def test_what_was_signed_after_a_recovery_is_judged_by_it(
         self, owner: PolicyWorld, task: TaskInput
     ) -> None:
