@@ -18,12 +18,13 @@ What is held is, in each part, the newest of what came; so it is the memory of w
 """
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -123,11 +124,11 @@ class CachedCollateral:
         held = self.held(quote, now=now)
         if held is not None and held.is_fresh(now=now):
             return held.collateral
-        return self._refreshed(quote, held, now=now)
+        return self._refreshed(quote, now=now)
 
     def newest(self, quote: bytes, *, now: int) -> Collateral:
         """Ask the source however fresh what is held; else as `collateral`."""
-        return self._refreshed(quote, self.held(quote, now=now), now=now)
+        return self._refreshed(quote, now=now)
 
     def held(self, quote: bytes, *, now: int) -> HeldCollateral | None:
         """
@@ -142,18 +143,21 @@ class CachedCollateral:
     def close(self) -> None:
         self._source.close()
 
-    def _refreshed(self, quote: bytes, held: HeldCollateral | None, *, now: int) -> Collateral:
+    def _refreshed(self, quote: bytes, *, now: int) -> Collateral:
         kind = platform_of(quote)
         try:
-            found = self._require_better(self._source.collateral(quote, now=now), kind, now=now)
+            found = self._source.collateral(quote, now=now)
+            with self._alone():
+                found = self._require_better(found, kind, now=now)
+                self._keep(found, now=now)
         except CollateralUnavailableError as error:
+            held = self.held(quote, now=now)  # another process may have found newer
             if held is None:
                 raise
             self._on_alarm(
                 "CollateralSourceAway", f"what was fetched before serves a {kind}: {error}"
             )
             return held.collateral
-        self._keep(found, now=now)
         return found
 
     def _require_better(self, found: Collateral, kind: PlatformKind, *, now: int) -> Collateral:
@@ -187,6 +191,20 @@ class CachedCollateral:
         raise CollateralUnavailableError(f"{code}: {detail}")
 
     # Files.
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let no other process replace what is held between looking at it and replacing it."""
+        try:
+            descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:  # there is nothing yet
+            yield
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _place(self, kind: PlatformKind, *, is_confirmed: bool) -> Path:
         mark = "" if is_confirmed else ".unconfirmed"

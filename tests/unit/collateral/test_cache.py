@@ -1,6 +1,7 @@
 """Collateral that is kept: when it is asked for again, what serves meanwhile, what never is."""
 
 import base64
+import fcntl
 import json
 import os
 from collections.abc import Callable
@@ -477,6 +478,38 @@ def test_neither_documents_number_goes_back(
 
     assert cache.newest(quote, now=NOW + HOUR) == held
     assert alarms == ["CollateralWentBack", "CollateralSourceAway"]
+
+
+def test_what_another_process_keeps_meanwhile_is_not_overwritten(
+    cache: CachedCollateral,
+    source: ScriptedSource,
+    simulator: Simulator,
+    quote: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It looks at what is held once nobody else can replace it."""
+    confirmed(cache, quote)
+    newer = simulator.collateral(now=NOW + 2 * HOUR, is_revoked=True)
+    other = CachedCollateral(
+        ScriptedSource(lambda _: newer), tmp_path / "cache", roots=[simulator.root_certificate]
+    )
+    lock, is_waiting = fcntl.flock, [True]
+
+    def wait_for_the_other(descriptor: int, how: int) -> None:
+        if is_waiting.pop():
+            is_waiting.append(False)
+            other.newest(quote, now=NOW + 3 * HOUR)
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", wait_for_the_other)
+    source.make = lambda _: simulator.collateral(now=NOW + HOUR)
+
+    assert cache.newest(quote, now=NOW + 3 * HOUR) == newer
+
+    held = cache.held(quote, now=NOW + 3 * HOUR)
+    assert held is not None
+    assert held.collateral == newer
 
 
 # Evaluations that are not in effect yet.
