@@ -24,13 +24,14 @@ phala-jobs roles grant "$operator" operator --account admin
 
 # A worker. On TEE hardware: --evidence dstack, and no simulator.
 phala-jobs simulator init simulator
+export PHALA_JOBS_COLLATERAL=simulated:simulator # the newest that judges evidence; on TEE hardware a PCCS
 phala-jobs worker token add registrar --scope registration -o registrar.token --folder worker
 phala-jobs worker token add orchestrator --scope jobs -o jobs.token --folder worker
 phala-jobs worker run --folder worker --listen $worker --tasks echo --evidence simulated:simulator &
 until_listening "${worker#*:}"
 
 # The policy that its evidence meets. In earnest: review what it measures before it is allowed. On TEE
-# hardware without --root, and evidence fetch with --collateral and the URL of a PCCS.
+# hardware without --root.
 phala-jobs evidence fetch http://$worker -o evidence.cbor
 phala-jobs policy from-evidence evidence.cbor --name "worker 1.0" --root own=simulator/root.pem -o policy.toml
 phala-jobs policy show policy.toml

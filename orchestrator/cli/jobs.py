@@ -145,8 +145,9 @@ def _wait(session: Session, job_id: int, timeout_ms: int, *, has_key: bool) -> s
         raise
     except WaitTimeoutError as error:
         again = "waits for it again" if has_key else "makes another job"
-        message = f"{error}: phala-jobs status {job_id} (submitting again {again})"
-        session.output.error(error_code(error), message, job_id=job_id)
+        what = "status" if error.stuck is None else "cancel"
+        message = f"{error}: phala-jobs {what} {job_id} (submitting again {again})"
+        session.output.error(error_code(error), message, job_id=job_id, stuck=error.stuck)
         raise typer.Exit(exit_code(error)) from None
     except JobStateError as error:
         session.output.error(error_code(error), error_message(error), job_id=job_id)
@@ -209,13 +210,22 @@ def status(
         typer.Option(metavar="FILE", help="New file with all that `verify` needs, offline."),
     ] = None,
 ) -> None:
-    """Print what the contract knows about a job."""
+    """Print what the contract knows about a job, and whether its workers can still finish it."""
+    from orchestrator.client.prospects import why_stuck
     from orchestrator.errors import InputError
 
     found = session.chain.read(session.processor.get_job(job))
     if found is None:
         raise InputError(f"job: there is no job {job} on this contract, or it was purged")
-    document = job_document(found)
+    stuck = why_stuck(
+        session.chain,
+        session.processor,
+        job,
+        status=found.status,
+        workers=found.workers,
+        failed={failure.worker for failure in found.failures},
+    )
+    document = {**job_document(found), "stuck": stuck}
     attestation = session.chain.read(session.processor.get_attestation(job))
     if attestation is not None:
         recorded = session.chain.read(session.processor.attestation_status(job))
@@ -232,6 +242,8 @@ def status(
         save_attestation_file(attestation_of(session, job), save_attestation)
         document["attestation_file"] = str(save_attestation)
     session.output.result(document)
+    if stuck is not None:
+        session.output.say(f"{stuck}: phala-jobs cancel {job}")
 
 
 def job_document(job: "Job") -> dict[str, "JsonValue"]:
@@ -303,10 +315,12 @@ def result(
     }
     if opened.evidence is not None:
         session.output.say(f"worker {opened.worker.worker}: {evidence_words(opened.evidence)}")
+        session.warn_of_no_source(opened.evidence.collateral_expires_at)
         if not opened.is_submission_known:
             session.output.say(UNKNOWN_SUBMISSION.format(job))
         if session.output.as_json:
             facts["evidence"] = evidence_document(opened.evidence)
+            facts["collateral_source"] = session.collateral_source
     elif opened.sealed_under is not None:
         session.output.say(UNDER_NO_POLICY.format(job))
     show_output(session, opened.output, output, facts)

@@ -289,6 +289,21 @@ class Session:
 
         for worker, verdict in sorted(self.verdicts.items()):
             self.output.say(f"worker {worker}: {verdict_words(verdict)}")
+        accepted = [one.evidence for one in self.verdicts.values() if one.evidence is not None]
+        if accepted:
+            self.warn_of_no_source(min(one.collateral_expires_at for one in accepted))
+
+    def warn_of_no_source(self, ends: int | None) -> None:
+        """Say, where no source of collateral is set, what judges: it ends at *ends* (ms)."""
+        from orchestrator.cli.verdicts import no_source_words
+
+        if self.settings.collateral is None:
+            self.output.say(f"warning: {no_source_words(ends)}")
+
+    @property
+    def collateral_source(self) -> str:
+        """Whence the collateral is that judges evidence, for JSON."""
+        return "evidence" if self.settings.collateral is None else "settings"
 
     def verdicts_document(self) -> Document:
         """The same, whole, for JSON."""
@@ -297,7 +312,10 @@ class Session:
         if not self.output.as_json or self.policy is None:
             return {}
         verdicts = sorted(self.verdicts.items())
-        return {"evidence": [{"worker": w, **verdict_document(verdict)} for w, verdict in verdicts]}
+        return {
+            "evidence": [{"worker": w, **verdict_document(verdict)} for w, verdict in verdicts],
+            "collateral_source": self.collateral_source,
+        }
 
     def is_trusted_chain(self, chain_url: str) -> bool:
         """Whether the owner runs or trusts the node (protocol rule 1.5 b)."""

@@ -242,7 +242,9 @@ def _report(session: Session, made: "TrustForecast") -> None:
         tcb_evaluation_in_use=made.evaluation_number,
         tcb_evaluation_newest=made.newest_evaluation_number,
         simulated=made.is_simulated,
+        collateral_source=session.collateral_source,
     )
+    session.warn_of_no_source(made.collateral_ends_at)
     if output.as_json:
         return
     for one in made.watched:

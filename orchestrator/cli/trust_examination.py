@@ -12,7 +12,7 @@ from orchestrator.cli.output import shown_time
 from orchestrator.cli.session import Session
 from orchestrator.cli.trust import failure_words, look
 from orchestrator.cli.values import shown_duration
-from orchestrator.cli.verdicts import SIMULATED
+from orchestrator.cli.verdicts import SIMULATED, no_source_words
 
 if TYPE_CHECKING:
     from orchestrator.registrar.forecast import Failure, TrustForecast, WorkerForecast
@@ -106,6 +106,13 @@ class TrustExamination:
                 Outcome.FAIL,
                 f"the newest ends on {shown_time(ends)}",
                 "nobody can be registered or renewed after: is the collateral source in order?",
+            )
+        if self._session.settings.collateral is None:
+            return finding(
+                "collateral",
+                Outcome.WARN,
+                no_source_words(ends),
+                "--collateral names a source of the newest, such as a PCCS",
             )
         return finding(
             "collateral", Outcome.OK, f"the newest lasts {shown_duration(self._window_ms)} and more"

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from orchestrator.evidence import Verdict, VerifiedEvidence
 
 SIMULATED = "simulated: proves no TEE"
+NO_SOURCE = "judged by the collateral in the worker's evidence"
 COLUMNS = ("code", "check", "outcome", "detail")
 
 
@@ -51,6 +52,12 @@ def evidence_document(evidence: "VerifiedEvidence") -> dict[str, JsonValue]:
         "valid_until": evidence.valid_until,
         "collateral_valid_until": evidence.collateral_expires_at,
     }
+
+
+def no_source_words(ends: int | None) -> str:
+    """What it means that no source of collateral is set; *ends* (ms) is when the first ends."""
+    until = "" if ends is None else f", valid until {shown_time(ends)}"
+    return f"{NO_SOURCE}{until}; a TCB recovery since is not noticed: --collateral names a source"
 
 
 def show_verdict(output: Output, verdict: "Verdict", *, stderr: bool = False) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.output import shown_time
 from orchestrator.cli.session import Session
 from orchestrator.crypto import EcdsaSigner, EncryptionKey
 from orchestrator.encoding import blake2_256
@@ -396,6 +397,31 @@ class TestSubmit:
         assert len(entries[3]["checks"]) == 14
         for job in (1, 2):
             assert run("status", job, "--json").document["workers"] == [3]
+
+    def test_it_is_said_whose_collateral_judged(
+        self, run: Run, shown: Shown, data: Path, tmp_path: Path
+    ) -> None:
+        bundle = load_bundle(shown.bundle.read_bytes())
+        assert bundle.collateral is not None
+        newest = tmp_path / "collateral.json"
+        newest.write_text(dump_collateral_json(bundle.collateral))
+        words = ("submit", "echo", data, "--policy", shown.policy, "--worker", 3)
+        source = ("--collateral", f"file:{newest}")
+
+        own, told = run(*words), run(*words, "--json").document
+        named, told_named = run(*words, *source), run(*words, *source, "--json").document
+        shown.world.attest(1, worker=3)
+        result = ("result", 1, "--policy", shown.policy)
+        results = [run(*result), run(*result, *source)]
+
+        (entry,) = told["evidence"]
+        ends = shown_time(entry["evidence"]["collateral_valid_until"])
+        warning = f"warning: judged by the collateral in the worker's evidence, valid until {ends}"
+        assert [warning in ran.stderr for ran in (own, named, *results)] == [
+            *(True, False, True, False)
+        ]
+        assert told["collateral_source"] == "evidence"
+        assert told_named["collateral_source"] == "settings"
 
     def test_a_named_worker_that_is_refused_gets_nothing(
         self, run: Run, shown: Shown, data: Path, tmp_path: Path

@@ -12,6 +12,7 @@ import stamina
 
 from orchestrator.blobs.directory import DirectoryBlobStore
 from orchestrator.cli import examination, trust
+from orchestrator.cli.output import shown_time
 from orchestrator.collateral.cache import CachedCollateral
 from orchestrator.config import PREFIX
 from orchestrator.crypto import EcdsaSigner, EncryptionKey
@@ -131,6 +132,7 @@ def test_a_worker_in_order_is_fine(run: Run, trusted: Trusted) -> None:
     assert row["next_failure_at"] == row["valid_until"] + 1
     assert document["trust"] == "fine"
     assert document["simulated"] is True
+    assert document["collateral_source"] == "settings"
 
 
 def test_for_people_it_is_a_table_that_says_what_is_simulated(run: Run, trusted: Trusted) -> None:
@@ -248,9 +250,18 @@ def test_without_a_collateral_source_the_evidences_own_counts(
     monkeypatch.delenv(PREFIX + "COLLATERAL")
     trusted.recover_tcb()
 
-    code, row, _ = status(run)
+    code, row, document = status(run)
+    ran = run("trust", "status")
+    named = run("trust", "status", "--collateral", f"simulated:{trusted.folder}")
 
     assert (code, row["tcb_evaluation"]) == (0, "20 / 20")
+    assert document["collateral_source"] == "evidence"
+    ends = shown_time(row["collateral_until"])
+    warning = f"warning: judged by the collateral in the worker's evidence, valid until {ends}"
+    assert warning in ran.stderr
+    assert "--collateral names a source" in ran.stderr
+    assert "warning: judged by" not in named.stderr
+    assert named.exit_code == 1
 
 
 def test_evidence_that_nobody_has_could_not_be_told(run: Run, trusted: Trusted) -> None:
@@ -485,6 +496,22 @@ def test_doctor_finds_all_in_order_and_says_that_it_is_simulated(
     assert ran.exit_code == 0
     assert {name: one["outcome"] for name, one in found.items()} == {"policy": "warn"}
     assert "simulated: proves no TEE" in found["policy"]["hint"]
+
+
+def test_doctor_warns_where_no_source_of_collateral_is_set(
+    examined: Examined, trusted: Trusted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(PREFIX + "COLLATERAL")
+
+    ran, found = examined()
+
+    assert ran.exit_code == 0
+    assert found["collateral"]["outcome"] == "warn"
+    assert (
+        "judged by the collateral in the worker's evidence, valid until"
+        in (found["collateral"]["found"])
+    )
+    assert "--collateral" in found["collateral"]["hint"]
 
 
 def test_doctor_sends_and_writes_nothing(examined: Examined, trusted: Trusted, home: Path) -> None:
