@@ -249,3 +249,8 @@ class JournalError(Error):
 
 class WaitTimeoutError(Error):
     """The wait ended before the event came."""
+
+    def __init__(self, message: str | None = None, *, stuck: str | None = None) -> None:
+        """*stuck* is why it can't come as things are, where that is known."""
+        super().__init__(message)
+        self.stuck = stuck

@@ -1,5 +1,6 @@
 """Watch jobs as they change: `watch`."""
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +9,7 @@ import typer
 
 from orchestrator.cli.access import READ
 from orchestrator.cli.command import command
-from orchestrator.cli.output import Document
+from orchestrator.cli.output import Document, JsonValue
 from orchestrator.cli.secrets import find_account_id
 from orchestrator.cli.session import Session
 from orchestrator.errors import ChainUnavailableError, InputError
@@ -22,9 +23,19 @@ PANEL = "One's own jobs"
 WATCH_SECONDS = 1.0
 PURGED = "purged"
 _OVER = frozenset({PURGED, *(status.value for status in JobStatus if status.is_final)})
-_COLUMNS = ("job_id", "status", "owner", "workers", "created_at", "deadline", "processed_at")
+_COLUMNS = (
+    "job_id",
+    "status",
+    "stuck",
+    "owner",
+    "workers",
+    "created_at",
+    "deadline",
+    "processed_at",
+)
 _LAST = 20
 _LOOK_BACK = 500
+_LOOKS_PER_WORKERS = 10  # a read of each worker is dear, and they change seldom
 
 
 def watch(
@@ -75,6 +86,7 @@ class Watching:
         self._view: ChainView = ChainView(session.chain, session.contract, session.bundle)
         self._seen: dict[int, Document] = {}
         self._counter = 0
+        self._looks = 0
 
     def looks(self) -> Iterator[list[Document]]:
         """Look again and again, and yield what changed, until the wanted jobs have ended."""
@@ -117,29 +129,51 @@ class Watching:
             open_jobs |= set(range(self._counter + 1, counter + 1))
             self._counter = counter
         heads = self._view.heads(open_jobs)
-        changed = []
+        is_time = self._looks % _LOOKS_PER_WORKERS == 0
+        self._looks += 1
+        changed: list[Document] = []
         for job_id in sorted(open_jobs):
             head = heads.get(job_id)
             if head is not None and not self._wanted and not self._is_shown(head):
                 continue
             if head is None and job_id not in self._seen:
                 continue  # purged before it was seen
-            row = _row(head) if head else {**self._seen[job_id], "status": PURGED}
-            if row["status"] != self._seen.get(job_id, {}).get("status"):
+            before = self._seen.get(job_id, {})
+            row = _row(head) if head else {**before, "status": PURGED, "stuck": None}
+            is_new = row["status"] != before.get("status")
+            if head is not None:
+                row = {**row, "stuck": before.get("stuck")}
+                if is_new or is_time:
+                    with contextlib.suppress(ChainUnavailableError):  # stays what it was
+                        row["stuck"] = self._why_stuck(head)
+            if is_new or row["stuck"] != before.get("stuck"):
                 changed.append(row)
             self._seen[job_id] = row
         return changed
+
+    def _why_stuck(self, head: "JobHead") -> str | None:
+        """Why none of its workers could finish the job, whichever of them has failed already."""
+        from orchestrator.client.prospects import why_stuck
+
+        return why_stuck(
+            self._view.chain,
+            self._view.processor,
+            head.job_id,
+            status=head.status,
+            workers=head.workers,
+        )
 
     def _is_shown(self, head: "JobHead") -> bool:
         return self._owner is None or head.owner == self._owner
 
 
-def _row(head: "JobHead") -> Document:
+def _row(head: "JobHead") -> dict[str, JsonValue]:
     from orchestrator.encoding import to_ss58
 
     return {
         "job_id": head.job_id,
         "status": head.status.value,
+        "stuck": None,
         "owner": to_ss58(head.owner),
         "workers": list(head.workers),
         "created_at": head.created_at,
@@ -149,7 +183,9 @@ def _row(head: "JobHead") -> Document:
 
 
 def _words(row: Document) -> str:
-    return f"job {row['job_id']}: {row['status']}"
+    words = f"job {row['job_id']}: {row['status']}"
+    stuck = row.get("stuck")
+    return words if stuck is None else f"{words}; {stuck}: phala-jobs cancel {row['job_id']}"
 
 
 def declare(app: typer.Typer) -> None:

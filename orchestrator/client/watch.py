@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from orchestrator.client.chain_view import ChainView
 from orchestrator.client.job_list import JobList
+from orchestrator.client.prospects import why_stuck
 from orchestrator.errors import ChainUnavailableError, InputError, JobStateError, WaitTimeoutError
 from orchestrator.models import JobId, JobStatus
 
@@ -67,14 +68,33 @@ class Watch:
             waited = (self._clock() - started) / 1_000
             if waited >= timeout_seconds:
                 shown = f"is still {status.value}" if status else "is in a status that is not known"
+                stuck = None if trouble else self._why_stuck(job_id)
                 raise WaitTimeoutError(
-                    f"job {job_id} {shown} after {timeout_seconds:g} s; it goes on"
+                    f"job {job_id} {shown} after {timeout_seconds:g} s; {stuck or 'it goes on'}",
+                    stuck=stuck,
                 ) from trouble
             pause = min(pause, max(timeout_seconds - waited, 0.001))
             yield WaitProgress(
                 job_id=job_id, status=status, waited_seconds=waited, wait_seconds=pause
             )
             pause = min(pause * 1.5, _LONGEST_POLL_SECONDS)
+
+    def _why_stuck(self, job_id: JobId) -> str | None:
+        """Why nobody can finish the job; `None` too where the chain does not say now."""
+        try:
+            job = self._view.job(job_id)
+            if job is None:
+                return None
+            return why_stuck(
+                self._view.chain,
+                self._view.processor,
+                job_id,
+                status=job.status,
+                workers=job.workers,
+                failed={failure.worker for failure in job.failures},
+            )
+        except ChainUnavailableError:
+            return None
 
     def look(self, job_id: JobId) -> tuple[JobStatus, int]:
         """Return status and deadline, 0 when the job is purged and so finished."""

@@ -116,6 +116,33 @@ def test_a_wait_that_ends_first_could_not_tell(run: Run, owner: World, data: Pat
     )
 
 
+def test_a_job_whose_workers_are_all_revoked_is_shown_as_stuck(
+    run: Run, owner: World, data: Path
+) -> None:
+    words = ("submit", "echo", data, "--worker", 1, "--worker", 2, "--key", "mine")
+    run(*words)
+    run("workers", "revoke", "--worker", 1, "--reason", "lost")
+    one_left = run("status", 1, "--json")
+    run("workers", "revoke", "--worker", 2, "--reason", "lost")
+
+    both, as_text = run("status", 1, "--json"), run("status", 1)
+    waited = run(*words, "--wait", "--timeout", "10ms", "--json")
+
+    assert one_left.document["stuck"] is None
+    assert "cancel" not in one_left.stderr
+    assert both.document["stuck"] == "all of its workers are revoked"
+    assert both.document["status"] == "Submitted"
+    assert as_text.stderr == "all of its workers are revoked: phala-jobs cancel 1\n"
+    assert waited.exit_code == 3
+    assert waited.document["stuck"] == "all of its workers are revoked"
+    assert waited.document["message"] == (
+        "job 1 is still Submitted after 0.01 s; all of its workers are revoked: phala-jobs cancel 1"
+        " (submitting again waits for it again)"
+    )
+    run("cancel", 1)
+    assert run("status", 1, "--json").document["stuck"] is None
+
+
 def test_ctrl_c_while_waiting_says_that_the_job_goes_on(
     run: Run, owner: World, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,26 @@ def test_words_are_for_people(run: Run, owner: World) -> None:
     assert run("watch", 1).stdout == "job 1: Processed\n"
 
 
+def test_a_job_whose_workers_are_all_revoked_is_shown_as_stuck_once(
+    run: Run, owner: World, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_LOOKS_PER_WORKERS", 2)
+
+    def revoke() -> None:
+        for worker in (1, 2):
+            run("workers", "revoke", "--worker", worker, "--reason", "lost")
+
+    script(revoke, lambda: None, lambda: None, lambda: None, lambda: run("cancel", 1))
+
+    ran = run("watch", 1)
+
+    assert ran.stdout.splitlines() == [
+        "job 1: Submitted",
+        "job 1: Submitted; all of its workers are revoked: phala-jobs cancel 1",
+        "job 1: Cancelled",
+    ]
+
+
 def test_a_job_that_is_purged_has_ended(run: Run, owner: World, script: Script) -> None:
     script(lambda: (run("cancel", 1), run("purge", 1)))
 
