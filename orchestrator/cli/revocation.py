@@ -8,6 +8,7 @@ import typer
 from orchestrator.cli.access import SEND
 from orchestrator.cli.admission import explained_refusal, parse_platform
 from orchestrator.cli.command import command
+from orchestrator.cli.costs import is_interactive
 from orchestrator.cli.machines import revoke_platform
 from orchestrator.cli.output import to_json
 from orchestrator.cli.session import Session
@@ -46,10 +47,14 @@ def revoke(
     reason: Annotated[
         str, typer.Option(help="Why; required. Its blake2-256 hash goes into each worker's event.")
     ] = "",
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask; nobody is asked without a terminal.")
+    ] = False,
 ) -> None:
     """
     Revoke for ever: one worker, a measurement, or all workers of a machine. Registrar only.
 
+    At a terminal it asks first; elsewhere it does not, because an emergency has no time for it.
     What revoked workers have attested and nobody has marked yet is not marked any more; its owners
     can cancel it. With --platform it says who was revoked, who could not be, and whose evidence
     could not be read; the exit code is 3 when there is any of the last, else 1 when somebody could
@@ -61,6 +66,8 @@ def revoke(
         raise InputError("give exactly one of --worker, --key, --measurement and --platform")
     if not reason.strip() or len(reason.encode("utf-8")) > MAX_REASON_BYTES:
         raise InputError(f"reason: say why with --reason, in 1 to {MAX_REASON_BYTES} bytes")
+    if not yes and is_interactive():
+        _confirm(measurement, platform, key or str(id_given))
     try:
         if measurement:
             _revoke_measurement(session, parse_bytes32("measurement", measurement), reason)
@@ -70,6 +77,16 @@ def revoke(
             _revoke_one(session, id_given or _worker_of(session, key), reason)
     except ContractError as refusal:
         raise explained_refusal(session, refusal) from refusal
+
+
+def _confirm(measurement: str, platform: str, worker: str) -> None:
+    whom = f"worker {worker}"
+    if measurement:
+        whom = f"measurement {measurement} and all its workers"
+    elif platform:
+        whom = f"all workers of machine {platform}"
+    if not typer.confirm(f"Revoke {whom} for ever?", err=True):
+        raise RefusedError("NotConfirmed", "nothing was sent")
 
 
 def _worker_of(session: Session, text: str) -> int:

@@ -29,13 +29,13 @@ from orchestrator.errors import (
     InputError,
     InsufficientFundsError,
     RefusedError,
+    WorkerRefusedError,
     WorkerUnavailableError,
 )
 from orchestrator.models import Role
 
 if TYPE_CHECKING:
     from orchestrator.chain import ContractCall
-    from orchestrator.evidence import VerifiedEvidence
     from orchestrator.models import Worker
     from orchestrator.registrar import Admission, Examined, Registrar
     from orchestrator.workers import WorkerClient
@@ -66,6 +66,10 @@ AllowMeasurement = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Allow it without being asked.")]
 
 MAX_ENDPOINT_BYTES = 128
+REGISTRATION_WANTED = (
+    "it wants a token of scope registration, given with --token-file or --tokens; at the worker:"
+    " phala-jobs worker token add NAME --scope registration --output FILE"
+)
 UNVERIFIED_MS = 7 * 86_400_000
 COLUMNS = ("worker", "status", "trusted", "valid_until", "endpoint", "scheme")
 KEY_COLUMNS = ("worker", "signing_key")
@@ -136,6 +140,11 @@ def register(
     if unverified:
         from orchestrator.cli.unverified import register_unverified
 
+        if allow_measurement or not measurement:
+            raise InputError(
+                "unverified: takes a --measurement of 64 hex digits that is allowed already"
+                " (phala-jobs measurements allow), and no --allow-measurement"
+            )
         measured = parse_bytes32("measurement", measurement)
         register_unverified(
             session,
@@ -152,7 +161,7 @@ def register(
 
     async def steps(registrar: "Registrar", client: "WorkerClient") -> "Admission":
         examined = await _examined(session, registrar, client, url)
-        await _allow(session, registrar, examined.evidence, asked=allow_measurement, yes=yes)
+        await _allow(session, registrar, client, examined, asked=allow_measurement, yes=yes)
         return await _admitted(session, registrar, client, examined, duration)
 
     _with_worker(session, url, token_file, steps)
@@ -201,7 +210,7 @@ def rotate(
 
         await rotate_keys(registrar, client, known)
         examined = await _examined(session, registrar, client, url)
-        await _allow(session, registrar, examined.evidence, asked=allow_measurement, yes=yes)
+        await _allow(session, registrar, client, examined, asked=allow_measurement, yes=yes)
         admission = await _admitted(session, registrar, client, examined, duration, replaces=worker)
         session.output.say(
             "orchestrators need its token by the new id where their --tokens file is by id: add a"
@@ -252,6 +261,10 @@ def _with_worker(
         raise explained_refusal(session, refusal) from refusal
     except InsufficientFundsError as error:
         raise explained(session, error, session.signer.account_id) from error
+    except WorkerRefusedError as error:
+        if error.status not in (401, 403):
+            raise
+        raise WorkerRefusedError(error.status, REGISTRATION_WANTED) from error
 
 
 async def _examined(
@@ -275,12 +288,14 @@ async def _examined(
 async def _allow(
     session: Session,
     registrar: "Registrar",
-    evidence: "VerifiedEvidence",
+    client: "WorkerClient",
+    examined: "Examined",
     *,
     asked: bool,
     yes: bool,
 ) -> None:
     """Allow the measurement at the contract where that is asked for, and confirmed."""
+    evidence = examined.evidence
     if not asked or await registrar.is_allowed(evidence.measurement):
         return
     what = f"measurement set {evidence.measurement_set}, {evidence.measurement.hex()}"
@@ -290,6 +305,8 @@ async def _allow(
             raise InputError("yes: there is no terminal to ask at whether to allow it; give --yes")
         if not typer.confirm("Allow workers of this measurement?", err=True):
             raise RefusedError("NotConfirmed", "nothing was sent")
+    # Whoever has no token for the worker is told before the fee and the deposit.
+    await registrar.require_possession(client, examined)
     session.send(
         session.processor.allow_measurement(evidence.measurement), "Allowing the measurement"
     )

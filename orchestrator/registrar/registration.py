@@ -197,6 +197,18 @@ class Registrar:
         too_long = await self._too_long(worker)
         return Admission(worker=worker, evidence=evidence, too_long=too_long)
 
+    async def require_possession(self, client: AskedWorker, examined: Examined) -> None:
+        """
+        Have the worker sign what would be registered now, before anything else is paid for.
+
+        Raises: what `admit` raises of the evidence, the possession signature and the worker.
+        """
+        valid_until = await self._valid_until(examined.evidence, None)
+        registration = registration_of(
+            examined.evidence, endpoint=examined.url.encode("utf-8"), valid_until=valid_until
+        )
+        await self._possession(client, registration)
+
     async def renew(
         self,
         client: AskedWorker,

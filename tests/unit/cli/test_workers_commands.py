@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import workers
+from orchestrator.cli import revocation, workers
 from orchestrator.config import PREFIX
 from orchestrator.encoding import blake2_256
 from orchestrator.evidence import EvidenceCheck
@@ -156,7 +156,10 @@ def test_a_wrong_token_registers_nobody(run: Run, worker: TeeWorker, secret_file
 
     assert ran.exit_code == 1
     assert "403" in ran.document["message"]
+    assert "--token-file" in ran.document["message"]
     assert len(listed(run)) == 2
+    # Nothing was paid for either.
+    assert len(run("measurements", "list", "--json").document["measurements"]) == 1
 
 
 def test_a_worker_that_does_not_answer_is_told_of(run: Run, worker: TeeWorker) -> None:
@@ -267,6 +270,19 @@ class TestRevoke:
             "reason": "0x" + blake2_256(b"lost").hex(),
         }
         assert [one["status"] for one in listed(run)] == ["Active", "Active", "Revoked"]
+
+    @pytest.mark.parametrize(("answer", "more"), [(b"n\n", ()), (b"y\n", ()), (b"", ("--yes",))])
+    def test_somebody_at_a_terminal_is_asked(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, answer: bytes, more: tuple[str, ...]
+    ) -> None:
+        monkeypatch.setattr(revocation, "is_interactive", lambda: True)
+
+        ran = run("workers", "revoke", 2, "--reason", "lost", *more, stdin=answer)
+
+        refused = answer == b"n\n"
+        assert ran.exit_code == refused, ran.stderr
+        assert ("Revoke worker 2 for ever?" in ran.stderr) == (not more)
+        assert listed(run)[1]["status"] == ("Active" if refused else "Revoked")
 
     def test_by_id(self, run: Run, worker: TeeWorker) -> None:
         ran = run("workers", "revoke", "--worker", 2, "--reason", "lost")
