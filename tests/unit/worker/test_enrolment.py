@@ -332,9 +332,7 @@ class TestEvidence:
         assert waiting(world) == 0
         assert (await evidence(world.client(None))).challenge == CHALLENGE
 
-    async def test_one_that_is_stopped_holds_nobody_up(
-        self, world: World, quotes: Quotes
-    ) -> None:
+    async def test_one_that_is_stopped_holds_nobody_up(self, world: World, quotes: Quotes) -> None:
         quotes.hold.clear()
         first = asyncio.create_task(evidence(world.client(None)))
         await until(lambda: len(quotes.asked) == 1)
