@@ -30,15 +30,9 @@ def read_policy(session: "Session") -> "tuple[Policy, bytes]":
         ConfigError: None is named.
         InputError: The file can't be read, or is no policy.
     """
-    from orchestrator.cli.values import read_input
-    from orchestrator.evidence import MAX_POLICY_BYTES
+    from orchestrator.cli.values import read_policy_file
 
-    path = Path(session.required("policy")).expanduser()
-    data = read_input("policy", path, max_bytes=MAX_POLICY_BYTES)
-
-    from orchestrator.evidence.policy_file import load_policy
-
-    return load_policy(data), data
+    return read_policy_file(Path(session.required("policy")).expanduser())
 
 
 def open_archive(session: "Session") -> "EvidenceArchive":

@@ -9,13 +9,14 @@ import typer
 from orchestrator.cli.access import READ
 from orchestrator.cli.command import command
 from orchestrator.cli.errors import ExitCode
-from orchestrator.cli.output import JsonValue, to_json
+from orchestrator.cli.output import Document, JsonValue, to_json
 from orchestrator.cli.session import Session
 from orchestrator.cli.values import parse_time, read_input
 from orchestrator.cli.verdicts import SIMULATED, show_verdict, verdict_document, verdict_words
 from orchestrator.errors import (
     CollateralUnavailableError,
     EncodingError,
+    InputError,
     WorkerProtocolError,
 )
 
@@ -98,10 +99,51 @@ def fetch(
 
 
 @command(app, "show", group="evidence")
-def show(session: Session, file: FileArgument) -> None:
+def show(
+    session: Session,
+    file: FileArgument,
+    *,
+    compose: Annotated[
+        bool,
+        typer.Option(
+            "--compose", help="Print the compose document; control characters are replaced."
+        ),
+    ] = False,
+    events: Annotated[
+        bool, typer.Option("--events", help="Print names and payloads of RTMR3's events.")
+    ] = False,
+) -> None:
     """Print what an evidence bundle claims; nothing is verified."""
+    from orchestrator.evidence.event_log import runtime_events
+
+    bundle = _load(file)
     session.output.say(UNVERIFIED)
-    session.output.result({**_facts(_load(file)), "verified": False})
+    document: dict[str, JsonValue] = {}
+    rows: list[Document] = []
+    text = (bundle.compose or b"").decode("utf-8", "replace")
+    if events:
+        rows = [
+            {"event": one.name, "payload": one.payload.hex(), "text": _plain(one.payload)}
+            for one in runtime_events(bundle.event_log)
+        ]
+        document["events"] = rows
+    if compose:
+        if bundle.compose is None:
+            raise InputError(f"file {file}: this evidence has no compose document")
+        document["compose"] = text
+    if session.output.as_json or not document:
+        session.output.result({**_facts(bundle), "verified": False, **document})
+        return
+    if events:
+        session.output.rows("events", rows)
+    if compose:
+        session.output.text(text)
+
+
+def _plain(payload: bytes) -> str | None:
+    """A payload that is text, as that."""
+    text = payload.decode("ascii", "replace")
+    return text if text and text.isascii() and text.isprintable() else None
 
 
 @command(app, "verify", settings=JUDGE, group="evidence")

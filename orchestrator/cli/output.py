@@ -130,6 +130,10 @@ class Output:
         text = json.dumps(document) if self.as_json else printable(words)
         print(text, flush=True)  # noqa: T201  # printing is what this module is for
 
+    def text(self, text: str) -> None:
+        """Print a text of others' on stdout, as it is but for what would drive a terminal."""
+        print(printable(text), flush=True)  # noqa: T201  # printing is what this module is for
+
     def error(self, code: str, message: str, **more: JsonValue) -> None:
         """Print why the command failed; with `--json` also as the one document on stdout."""
         if self.as_json:

@@ -9,7 +9,7 @@ import typer
 from orchestrator.cli.command import command
 from orchestrator.cli.output import Document, JsonValue, to_json
 from orchestrator.cli.session import Session
-from orchestrator.cli.values import parse_time, read_input, shown_duration
+from orchestrator.cli.values import parse_time, read_input, read_policy_file, shown_duration
 from orchestrator.cli.verdicts import SIMULATED
 from orchestrator.errors import InputError
 
@@ -40,17 +40,24 @@ def init(
 
 @command(app, "show", group="policy")
 def show(session: Session, file: PolicyArgument) -> None:
-    """Print what a policy allows, with the hash of each measurement set for the chain."""
+    """Print what a policy allows, each measurement set whole with its hash for the chain."""
     policy = _load(file)
     _warn(session, policy)
     document = _document(policy)
     if session.output.as_json:
         session.output.result(document)
         return
-    sets = document.pop("measurements")
+    del document["measurements"]
     session.output.result(document)
-    if isinstance(sets, list):
-        session.output.rows("measurement sets", sets, columns=("name", "tee", "measurement"))
+    for held in policy.measurements:
+        session.output.console().print()
+        fields = _set_document(held)
+        session.output.result(
+            {
+                "measurement_set": fields.pop("name"),
+                **{name: value for name, value in fields.items() if value is not None},
+            }
+        )
 
 
 @command(app, "check", group="policy")
@@ -76,12 +83,24 @@ def diff(
     """Say in words what a change of a policy does: what is allowed more, and what less."""
     from orchestrator.evidence.policy_changes import PolicyEffect, compare_policies
 
-    changes = compare_policies(_load(old), _load(new))
+    before, after = _load(old), _load(new)
+    changes = compare_policies(before, after)
     rows: list[Document] = [
         {"effect": change.effect.value, "change": change.text} for change in changes
     ]
     more = any(change.effect is PolicyEffect.MORE for change in changes)
-    session.output.rows("changes", rows, allows_more=more)
+    session.output.rows(
+        "changes",
+        rows,
+        allows_more=more,
+        old_policy_hash=to_json(before.policy_hash),
+        new_policy_hash=to_json(after.policy_hash),
+    )
+    if not changes and before.policy_hash != after.policy_hash:
+        session.output.say(
+            "both allow the same, but the hash, by which evidence names its policy, is another:"
+            f" {to_json(before.policy_hash)}, then {to_json(after.policy_hash)}"
+        )
 
 
 @command(app, "from-evidence", group="policy")
@@ -142,10 +161,7 @@ def schema(session: Session) -> None:
 
 
 def _load(file: Path) -> "Policy":
-    from orchestrator.evidence import MAX_POLICY_BYTES
-    from orchestrator.evidence.policy_file import load_policy
-
-    return load_policy(read_input("policy", file, max_bytes=MAX_POLICY_BYTES))
+    return read_policy_file(file)[0]
 
 
 def _warn(session: Session, policy: "Policy") -> None:

@@ -11,9 +11,13 @@ import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from orchestrator.errors import InputError
+from orchestrator.errors import ConfigError, InputError
 from orchestrator.models import Parameters, PublicKey, Scheme
+
+if TYPE_CHECKING:
+    from orchestrator.evidence import Policy
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 MAX_DURATION_DAYS = 3_650  # more than any rule allows, and few enough for every clock and counter
@@ -180,6 +184,24 @@ def _require_sendable(name: str, value: object) -> None:
         encode_task_input(TaskInput(task="echo", input=b"", parameters={name: value}))
     except EncodingError as error:
         raise InputError(f"parameter {name}: {error}") from error
+
+
+def read_policy_file(path: Path) -> tuple["Policy", bytes]:
+    """
+    The policy in a file, and the file's bytes.
+
+    Raises:
+        InputError: The file can't be read.
+        ConfigError: It is no policy; names the file.
+    """
+    from orchestrator.evidence import MAX_POLICY_BYTES
+    from orchestrator.evidence.policy_file import load_policy
+
+    data = read_input("policy", path, max_bytes=MAX_POLICY_BYTES)
+    try:
+        return load_policy(data), data
+    except ConfigError as error:
+        raise ConfigError(f"policy {path}: {str(error).removeprefix('policy: ')}") from error
 
 
 def read_input(field: str, path: Path, *, max_bytes: int) -> bytes:

@@ -11,6 +11,7 @@ from orchestrator.cli.session import Session
 from orchestrator.crypto import EcdsaSigner, EncryptionKey
 from orchestrator.encoding import blake2_256
 from orchestrator.evidence import EvidenceCheck, dump_bundle, dump_collateral_json, load_bundle
+from orchestrator.evidence.event_log import runtime_events
 from orchestrator.models import PublicKey
 from orchestrator.simulator import Simulator
 from orchestrator.testing import register_test_worker
@@ -378,6 +379,54 @@ class TestFetch:
         ran = run("evidence", "fetch", "9", "--policy", shown.policy, "--json")
 
         assert (ran.exit_code, ran.document["error"]) == (1, "WorkerNotFound")
+
+
+class TestShow:
+    def test_compose_document_and_events_are_shown_as_they_are(
+        self, run: Run, shown: Shown, tmp_path: Path
+    ) -> None:
+        bundle = load_bundle(shown.bundle.read_bytes())
+        assert bundle.compose is not None
+        first, *_ = events = runtime_events(bundle.event_log)
+
+        document = run("evidence", "show", shown.bundle, "--compose")
+        listed = run("evidence", "show", shown.bundle, "--events")
+        told = run("evidence", "show", shown.bundle, "--compose", "--events", "--json").document
+
+        assert document.stdout_bytes == bundle.compose + b"\n"
+        assert "nothing of this is verified" in document.stderr
+        assert all(one.name in listed.stdout for one in events)
+        assert first.payload.hex() in listed.stdout
+        assert told["compose"].encode() == bundle.compose
+        assert [(one["event"], one["payload"]) for one in told["events"]] == [
+            (one.name, one.payload.hex()) for one in events
+        ]
+        assert told["verified"] is False
+
+    def test_what_a_worker_wrote_drives_no_terminal(
+        self, run: Run, shown: Shown, tmp_path: Path
+    ) -> None:
+        hostile = tmp_path / "hostile"
+        bundle = load_bundle(shown.bundle.read_bytes())
+        hostile.write_bytes(dump_bundle(replace(bundle, compose=b"a\x1b[2J\xff\rb\n\tc")))
+
+        ran = run("evidence", "show", hostile, "--compose")
+
+        assert ran.stdout == "a\N{REPLACEMENT CHARACTER}[2J" + "\N{REPLACEMENT CHARACTER}" * 2 + (
+            "b\n\tc\n"
+        )
+
+    def test_evidence_without_a_compose_document_says_so(
+        self, run: Run, shown: Shown, tmp_path: Path
+    ) -> None:
+        bare = tmp_path / "bare"
+        bundle = load_bundle(shown.bundle.read_bytes())
+        bare.write_bytes(dump_bundle(replace(bundle, compose=None)))
+
+        ran = run("evidence", "show", bare, "--compose", "--json")
+
+        assert (ran.exit_code, ran.document["error"]) == (2, "InputError")
+        assert "no compose document" in ran.document["message"]
 
 
 class TestSubmit:

@@ -27,6 +27,8 @@ rtmr2 = "{"44" * 48}"
 compose_hash = "{"55" * 32}"
 """
 
+REGISTERS = (("mrtd", "11"), ("rtmr0", "22"), ("rtmr1", "33"), ("rtmr2", "44"))
+
 
 @pytest.fixture
 def policy(tmp_path: Path) -> Path:
@@ -70,6 +72,65 @@ def test_show_has_the_measurement_for_the_chain(run: Run, policy: Path) -> None:
     assert told["policy_hash"] == "0x" + blake2_256(policy.read_bytes()).hex()
 
 
+def test_show_has_all_that_a_reviewer_compares(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    enclave = f'[[sgx]]\nname = "enclave"\nmrsigner = "{"66" * 32}"\n'
+    enclave += "isv_prod_id = 7\nminimum_isv_svn = 3\n"
+    app_id = f'app_id = "{"77" * 20}"\n'
+    pinned = '[events.payloads]\nkey-provider = "7b7d"\n'
+    path.write_text(SET + app_id + enclave + pinned)
+
+    ran = run("policy", "show", path)
+
+    shown = {" ".join(line.split()) for line in ran.stdout.splitlines()}
+    expected = {
+        "measurement set app",
+        *(f"{name} 0x{byte * 48}" for name, byte in REGISTERS),
+        f"compose hash 0x{'55' * 32}",
+        f"app id 0x{'77' * 20}",
+        "measurement set enclave",
+        f"mrsigner 0x{'66' * 32}",
+        "isv prod id 7",
+        "minimum isv svn 3",
+        f"event payloads key-provider sha256:{sha256(b'{}').hexdigest()}",
+    }
+    assert expected <= shown, expected - shown
+    assert not any(line.startswith("mrenclave") for line in shown)
+
+
+def test_a_change_of_comments_alone_changes_the_hash_and_that_is_said(
+    run: Run, policy: Path, tmp_path: Path
+) -> None:
+    noted, same = tmp_path / "noted.toml", tmp_path / "same.toml"
+    noted.write_text(policy.read_text() + "# reviewed\n")
+    same.write_text(policy.read_text())
+    hashes = ["0x" + blake2_256(path.read_bytes()).hex() for path in (policy, noted)]
+
+    said = run("policy", "diff", policy, noted)
+    told = run("policy", "diff", policy, noted, "--json").document
+    equal = run("policy", "diff", policy, same)
+
+    assert "allow the same, but the hash" in said.stderr
+    assert f"{hashes[0]}, then {hashes[1]}" in said.stderr
+    assert [told["old_policy_hash"], told["new_policy_hash"]] == hashes
+    assert (told["changes"], told["allows_more"]) == ([], False)
+    assert "no changes" in equal.stderr
+    assert "hash" not in equal.stderr
+
+
+@pytest.mark.parametrize("text", ["version = ", "[tcb]\nstatusses = []\n"])
+def test_an_error_names_the_file(run: Run, policy: Path, tmp_path: Path, text: str) -> None:
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(text)
+
+    for words in (("check", wrong), ("diff", policy, wrong)):
+        ran = run("policy", *words)
+
+        assert ran.exit_code == 2
+        assert f"error: policy {wrong}: " in ran.stderr
+        assert "policy: " not in ran.stderr
+
+
 def test_pinned_payloads_are_shown_and_missed(run: Run, policy: Path, tmp_path: Path) -> None:
     pinning = tmp_path / "pinning.toml"
     pinning.write_text(
@@ -93,6 +154,8 @@ def test_pinned_payloads_are_shown_and_missed(run: Run, policy: Path, tmp_path: 
             }
         ],
         "allows_more": True,
+        "old_policy_hash": "0x" + blake2_256(pinning.read_bytes()).hex(),
+        "new_policy_hash": "0x" + blake2_256(policy.read_bytes()).hex(),
     }
 
 
@@ -147,7 +210,7 @@ def test_diff_says_what_is_allowed_more_and_less(run: Run, policy: Path, tmp_pat
     assert {change["effect"] for change in wider["changes"]} == {"allows more"}
     assert narrower["allows_more"] is False
     assert {change["effect"] for change in narrower["changes"]} == {"allows less"}
-    assert same == {"changes": [], "allows_more": False}
+    assert (same["changes"], same["allows_more"]) == ([], False)
 
 
 @pytest.mark.parametrize("words", [["show"], ["check"], ["hash"], ["diff"]])
