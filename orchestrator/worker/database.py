@@ -92,6 +92,8 @@ class Database:
         except sqlite3.Error as error:
             raise ConfigError(f"worker database {path}: {error}") from error
         self._reading = threading.Lock()
+        self._closing = threading.Lock()
+        self._is_closed = False
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="worker-database", daemon=True)
         self._thread.start()
@@ -101,10 +103,13 @@ class Database:
         Make the change; once this returns, it survives a power cut.
 
         Raises:
-            BlobUnavailableError: It could not be written; nothing changed.
+            BlobUnavailableError: It could not be written, or this is closed; nothing changed.
         """
         future: Future[object] = Future()
-        self._queue.put((change, future))
+        with self._closing:
+            if self._is_closed:  # nobody would ever answer
+                raise BlobUnavailableError(f"worker database {self._path}: closed")
+            self._queue.put((change, future))
         try:
             return future.result()  # type: ignore[return-value]  # the queue carries many types
         except sqlite3.Error as error:
@@ -125,7 +130,9 @@ class Database:
 
     def close(self) -> None:
         """Write what is waiting, and close."""
-        self._queue.put(None)
+        with self._closing:
+            self._is_closed = True
+            self._queue.put(None)
         self._thread.join()
         self._reader.close()
         self._writer.close()

@@ -242,6 +242,24 @@ print(store.add(OUTCOME, b"sealed") == OUTCOME)
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
 
 
+def test_a_write_after_the_end_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    """A thread that forgets what is old may still be at it when the worker stops."""
+    database = Database(tmp_path / "worker.db", FIRST_KEY)
+    database.close()
+    answers: list[str] = []
+
+    def write() -> None:
+        with pytest.raises(BlobUnavailableError, match="closed"):
+            database.write(lambda connection: connection.execute("DELETE FROM evidence"))
+        answers.append("refused")
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    thread.join(10)
+
+    assert answers == ["refused"]
+
+
 def test_an_outcome_that_is_not_there_after_writing_is_not_signed(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
