@@ -66,6 +66,9 @@ def submit(
     key: Annotated[
         str | None, typer.Option(help="Your name for this job: submitted again, it is the same.")
     ] = None,
+    any_task: Annotated[
+        bool, typer.Option("--any-task", help="Also one that none of its workers says to offer.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would cost; send nothing.")
     ] = False,
@@ -80,6 +83,7 @@ def submit(
     With --policy only workers whose TEE evidence meets that file are sealed to; it is verified
     here, and neither node nor registrar nor orchestrator is trusted with what is sealed. Without,
     the node has to be trusted. (evidence fetch asks a worker with a challenge of one's own.)
+    A task that none of its workers says to offer is refused; one that does not answer may do it.
     After a crash the same command finishes it; give --key to be safe always. With --wait the exit
     code tells how the job ended: 0 processed, 1 failed, cancelled or expired, 3 not ended yet.
     On a chain with money it costs a fee, and a deposit that comes back: the job's with purge, the
@@ -92,6 +96,7 @@ def submit(
     task_input = TaskInput(
         task=task, input=content, parameters=parse_task_parameters(parameter or ())
     )
+    session.is_any_task = any_task
     client = session.client  # before the spinner, which would hide the question for a passphrase
     if dry_run:
         with session.output.progress("Sealing and asking what it costs"):

@@ -7,7 +7,7 @@ commands that need no chain stay quick.
 
 import contextlib
 import functools
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.collateral import CollateralSource
     from orchestrator.evidence import Policy, Verdict
     from orchestrator.keystore import Identity
-    from orchestrator.models import Account, PublicKey, WorkerId
+    from orchestrator.models import Account, PublicKey, Worker, WorkerId
 
 T = TypeVar("T")
 
@@ -41,6 +41,7 @@ class Session:
         self.closing = contextlib.ExitStack()
         self.paid = Paid()
         self.verdicts: dict[WorkerId, Verdict] = {}
+        self.is_any_task = False  # whether a task is sealed that workers do not offer
 
     def __enter__(self) -> Self:
         return self
@@ -232,11 +233,19 @@ class Session:
             on_verdict=lambda worker, verdict: self.verdicts.__setitem__(worker.worker, verdict),
             blob_sources=[self.blobs_at(url) for url in self.settings.blob_sources],
             worker_blobs=lambda worker: self.blobs_at(worker.endpoint.decode("utf-8", "replace")),
+            offered_tasks=self._offered_tasks,
             bundle=self.bundle,
             on_receipt=self.paid.add,
         )
         self.closing.callback(client.close)
         return client
+
+    def _offered_tasks(self, workers: Sequence["Worker"]) -> Mapping["WorkerId", tuple[str, ...]]:
+        if self.is_any_task:
+            return {}
+        from orchestrator.cli.offers import offered_tasks
+
+        return offered_tasks(workers)
 
     @functools.cached_property
     def policy(self) -> "Policy | None":
@@ -249,11 +258,9 @@ class Session:
         path = self.settings.policy
         if path is None:
             return None
-        from orchestrator.cli.values import read_input
-        from orchestrator.evidence import MAX_POLICY_BYTES
-        from orchestrator.evidence.policy_file import load_policy
+        from orchestrator.cli.values import read_policy_file
 
-        return load_policy(read_input("policy", path.expanduser(), max_bytes=MAX_POLICY_BYTES))
+        return read_policy_file(path.expanduser())[0]
 
     @functools.cached_property
     def evidence_folder(self) -> "DirectoryBlobStore":

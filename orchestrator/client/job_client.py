@@ -18,7 +18,7 @@ from orchestrator.client.job_list import JobList
 from orchestrator.client.rebuild import RebuildProgress, rebuild
 from orchestrator.client.recipients import Recipients
 from orchestrator.client.results import JobFailure, Result, Results
-from orchestrator.client.sealer import DEFAULT_TTL_MS, Sealer, Submission
+from orchestrator.client.sealer import DEFAULT_TTL_MS, OfferedTasks, Sealer, Submission
 from orchestrator.client.submitter import TRAPPED, SubmitProgress, Submitter
 from orchestrator.client.watch import WaitProgress, Watch
 from orchestrator.collateral import CollateralSource
@@ -72,7 +72,8 @@ class JobClient:
     (signing keys) nothing is sealed to another worker, sent for one, or taken from one, whatever
     the contract says; that alone leaves to the node which encryption key is a worker's. *bundle* is
     the build that the contract runs, when it is not the package's. *on_receipt* is told of every
-    call that was made, and what it cost.
+    call that was made, and what it cost. With *offered_tasks*, which asks workers what they offer,
+    a task that none of them offers is refused before it is sealed.
 
     An instance is used by the thread that made it (`AsyncJobClient` sees to that); any
     number of processes may work for one owner in one *state_dir*. The chain stays the caller's
@@ -95,6 +96,7 @@ class JobClient:
         evidence: BlobStore | None = None,
         collateral: CollateralSource | None = None,
         on_verdict: Callable[[Worker, Verdict], None] = _ignore_verdict,
+        offered_tasks: OfferedTasks | None = None,
         bundle: Bundle | None = None,
         on_receipt: Callable[[Receipt[object]], None] | None = None,
         clock: Callable[[], int] = _clock,
@@ -110,6 +112,7 @@ class JobClient:
         self._account = account
         self._on_receipt = on_receipt or _ignore
         self._secret = secret
+        self._offered_tasks = offered_tasks
         self._sleep = sleep
         self._list = JobList(
             state_dir,
@@ -442,6 +445,7 @@ class JobClient:
             self._recipients,
             owner=self._account.account_id,
             secret=self._secret,
+            offered_tasks=self._offered_tasks,
         )
 
     def _end(self, call: ContractCall[None], job_id: JobId, status: JobStatus) -> None:

@@ -6,8 +6,9 @@ trusted, at a finalized block, from a node that the owner said is trusted. `reci
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from orchestrator.client.chain_view import ChainView
 from orchestrator.client.recipients import Recipient, Recipients
@@ -24,11 +25,14 @@ from orchestrator.errors import (
 )
 from orchestrator.models import Parameters, TaskInput, Worker, WorkerId
 
-__all__ = ["DEFAULT_TTL_MS", "Sealer", "Submission", "plaintext_of"]
+__all__ = ["DEFAULT_TTL_MS", "OfferedTasks", "Sealer", "Submission", "plaintext_of"]
 
 DEFAULT_TTL_MS = 3_600_000
 _MAX_WORKERS = 4
 _DEFAULT_WORKERS = 2
+_MAX_SHOWN = 20
+
+OfferedTasks: TypeAlias = Callable[[Sequence[Worker]], Mapping[WorkerId, tuple[str, ...]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +69,17 @@ class Sealer:
     Seals tasks to trusted workers; remembers what it read for the length of its own life.
 
     That a worker is trusted is remembered up to the last ms of its registration and evidence.
+    *offered_tasks* asks workers what they have on offer, and leaves out those that do not say.
     """
 
     def __init__(
-        self, view: ChainView, recipients: Recipients, *, owner: bytes, secret: OwnerSecret
+        self,
+        view: ChainView,
+        recipients: Recipients,
+        *,
+        owner: bytes,
+        secret: OwnerSecret,
+        offered_tasks: OfferedTasks | None = None,
     ) -> None:
         self._view = view
         self._recipients = recipients
@@ -78,6 +89,8 @@ class Sealer:
         self._known: dict[WorkerId, Recipient] = {}
         self._unusable: dict[WorkerId, Error] = {}
         self._candidates: list[Worker] | None = None
+        self._offered_tasks = offered_tasks
+        self._offers: dict[WorkerId, tuple[str, ...] | None] = {}
 
     def seal(self, submission: Submission) -> tuple[SealedJob, tuple[WorkerId, ...]]:
         """
@@ -89,14 +102,15 @@ class Sealer:
         4. One to four different workers, each trusted at a finalized block and until now, accepted
            by the owner, and under a policy with evidence that meets it.
         5. Their keys are usable.
-        6. No registration, and no evidence, has run out by the later of own and chain's time.
-        7. The sealed bytes are not longer than the contract takes.
+        6. One of them offers the task, or one does not say what it offers, or nobody is asked.
+        7. No registration, and no evidence, has run out by the later of own and chain's time.
+        8. The sealed bytes are not longer than the contract takes.
 
         Raises:
             ConfigError: 1.
             ChainMismatchError: 2.
-            InputError: 3, 5 or 7, or the number of workers in 4.
-            UntrustedWorkerError: 4 or 6.
+            InputError: 3, 5, 6 or 8, or the number of workers in 4.
+            UntrustedWorkerError: 4 or 7.
             BlobError: A worker's evidence can't be had (now).
             CollateralUnavailableError: There is no collateral for a worker's evidence now.
         """
@@ -111,6 +125,7 @@ class Sealer:
         recipients = self._choose(submission.workers)
         for recipient in recipients:
             _require_usable_key(recipient)
+        self._require_offer(submission.task.task, [found.worker for found in recipients])
         _require_time(recipients, self._recipients.now())
         sealed = self._seal_to(recipients, plaintext_of(submission.task))
         excess = len(sealed.envelope) - parameters.max_payload
@@ -132,6 +147,27 @@ class Sealer:
             owner=self._owner,
             secret=self._secret,
             recipients=[recipient.encryption_key for recipient in recipients],
+        )
+
+    def _require_offer(self, task: str, workers: Sequence[Worker]) -> None:
+        if self._offered_tasks is None:
+            return
+        new = [worker for worker in workers if worker.worker not in self._offers]
+        if new:
+            answers = self._offered_tasks(new)
+            self._offers.update({one.worker: answers.get(one.worker) for one in new})
+        offers: set[str] = set()
+        for worker in workers:
+            tasks = self._offers[worker.worker]
+            if tasks is None or task in tasks:
+                return
+            offers.update(tasks)
+        names = ", ".join(str(worker.worker) for worker in workers)
+        shown = ", ".join(sorted(offers)[:_MAX_SHOWN]) or "nothing"
+        more = ", ..." if len(offers) > _MAX_SHOWN else ""
+        raise InputError(
+            f"task: {task!r} is not on offer; worker {names} offers {shown}{more}"
+            " (--any-task submits it all the same)"
         )
 
     def _limits(self) -> Parameters:

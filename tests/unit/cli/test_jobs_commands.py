@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from orchestrator.client import JobClient
 from orchestrator.encoding import blake2_256
 from orchestrator.errors import ChainUnavailableError, InsufficientFundsError
 from orchestrator.keystore import Identity
-from orchestrator.models import AttestationStatus
+from orchestrator.models import AttestationStatus, PublicKey, Scheme
+from orchestrator.workers import WorkerIdentity
+from orchestrator.workers.wire import dump_identity, load_identity
 
 from .conftest import Run
 from .priced import PricedChain
@@ -141,6 +144,66 @@ def test_a_job_whose_workers_are_all_revoked_is_shown_as_stuck(
     )
     run("cancel", 1)
     assert run("status", 1, "--json").document["stuck"] is None
+
+
+@pytest.fixture
+def offering(owner: World) -> World:
+    """Workers 1 and 2 are one with two pairs of keys, which offers `echo` and `word_count`."""
+    keys = [worker.signer.public_key for worker in owner.workers.values()]
+    owner.blobs["identity"] = dump_identity(
+        WorkerIdentity(
+            signing_key=keys[0],
+            encryption_key=bytes(32),
+            version="1",
+            tasks=("word_count", "echo"),
+            slots=1,
+            queue=1,
+            running=0,
+            waiting=0,
+            tee=None,
+            development=(),
+            retired_keys=tuple(keys[1:]),
+        )
+    )
+    return owner
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",), ("--worker", 1)])
+def test_a_task_that_no_worker_offers_is_refused_before_it_costs_anything(
+    run: Run, offering: World, data: Path, more: tuple[str | int, ...]
+) -> None:
+    ran = run("submit", "ehco", data, *more, "--json")
+
+    assert ran.exit_code == 2
+    assert "task: 'ehco' is not on offer; worker " in ran.document["message"]
+    assert "offers echo, word_count (--any-task" in ran.document["message"]
+    assert _job_counter(offering) == 0
+    assert run("jobs", "--json").document == {"jobs": [], "unfinished": 0}
+
+
+@pytest.mark.parametrize("words", [("echo",), ("ehco", "--any-task")])
+def test_a_task_on_offer_or_wanted_all_the_same_is_submitted(
+    run: Run, offering: World, data: Path, words: tuple[str, ...]
+) -> None:
+    task, *more = words
+
+    assert run("submit", task, data, *more, "--json").document["job_id"] == 1
+
+
+@pytest.mark.parametrize("answer", ["nothing", "garbage", "another"])
+def test_workers_that_do_not_say_what_they_offer_are_sealed_to(
+    run: Run, offering: World, data: Path, answer: str
+) -> None:
+    if answer == "nothing":
+        del offering.blobs["identity"]
+    elif answer == "garbage":
+        offering.blobs["identity"] = b"{"
+    else:
+        known = load_identity(offering.blobs["identity"])
+        another = replace(known, signing_key=PublicKey(scheme=Scheme.ECDSA, key=b"\x02" * 33))
+        offering.blobs["identity"] = dump_identity(replace(another, retired_keys=()))
+
+    assert run("submit", "ehco", data, "--json").document["job_id"] == 1
 
 
 def test_ctrl_c_while_waiting_says_that_the_job_goes_on(

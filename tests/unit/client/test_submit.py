@@ -2,7 +2,7 @@
 
 import contextlib
 import stat
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,7 +33,15 @@ from orchestrator.errors import (
     NotSentError,
     UntrustedWorkerError,
 )
-from orchestrator.models import InlinePayload, JobStatus, Mode, Parameters, PublicKey, TaskInput
+from orchestrator.models import (
+    InlinePayload,
+    JobStatus,
+    Mode,
+    Parameters,
+    PublicKey,
+    TaskInput,
+    Worker,
+)
 from orchestrator.testing.chain import register_test_worker
 from orchestrator.testing.owner_world import ADMIN, MEASUREMENT, OWNER, SECRET, World
 
@@ -45,6 +53,64 @@ def _nothing_happened(world: World, client: JobClient) -> None:
     assert world.chain.sent == 0
     assert client.unfinished() == []
     assert client.jobs(refresh=False) == []
+
+
+class TestOfferedTasks:
+    """Workers are asked what they offer, before anything is sealed."""
+
+    @pytest.mark.parametrize(
+        "offers",
+        [
+            {1: ("other",), 2: ("task",)},  # one offers it
+            {1: ("other",)},  # the second does not say
+            {},
+        ],
+    )
+    def test_one_that_may_do_it_is_enough(
+        self, world: World, offers: dict[int, tuple[str, ...]]
+    ) -> None:
+        client = world.client(offered_tasks=lambda _: offers)
+
+        assert client.submit(TaskInput(task="task", input=b""), workers=[1, 2]) == 1
+
+    def test_nobody_offers_it(self, world: World) -> None:
+        client = world.client(offered_tasks=lambda _: {1: ("b", "a"), 2: ()})
+
+        with pytest.raises(InputError, match=r"'task' is not on offer; worker 1, 2 offers a, b "):
+            client.submit(TaskInput(task="task", input=b""), workers=[1, 2])
+
+        _nothing_happened(world, client)
+
+    def test_a_long_offer_is_cut(self, world: World) -> None:
+        offer = tuple(f"t{number:03}" for number in range(21))
+        client = world.client(offered_tasks=lambda _: {1: offer})
+
+        with pytest.raises(InputError, match=r"t019, \.\.\. \(") as caught:
+            client.submit(TaskInput(task="task", input=b""), workers=[1])
+
+        assert "t020" not in str(caught.value)
+
+    def test_each_worker_is_asked_once_for_many_jobs(self, world: World) -> None:
+        asked: list[int] = []
+
+        def offered(workers: Sequence[Worker]) -> dict[int, tuple[str, ...]]:
+            asked.extend(worker.worker for worker in workers)
+            return {1: ("task",)}
+
+        client = world.client(offered_tasks=offered)
+        jobs = [
+            Submission(task=TaskInput(task="task", input=bytes([number])), workers=workers)
+            for number, workers in enumerate([(1,), (2, 1), (1, 2)])
+        ]
+
+        assert client.submit_many(jobs) == [1, 2, 3]
+        assert asked == [1, 2]
+
+    def test_what_was_sealed_before_is_not_asked_about(self, world: World, task: TaskInput) -> None:
+        world.client().submit(task, key="mine")
+        client = world.client(offered_tasks=lambda _: {1: (), 2: ()})
+
+        assert client.submit(task, key="mine") == 1
 
 
 def _nested(levels: int) -> object:
