@@ -437,7 +437,8 @@ async def test_what_only_looks_like_verified_evidence_is_not_registered(world: W
     facts = {field.name: getattr(evidence, field.name) for field in fields(evidence)}
     alike = SimpleNamespace(**facts)
 
-    assert registration_of(evidence, endpoint=b"", valid_until=evidence.valid_until)
+    made = registration_of(evidence, endpoint=b"", valid_until=evidence.valid_until)
+    assert made.measurement == evidence.measurement
     with pytest.raises(TypeError, match="only verified evidence"):
         registration_of(alike, endpoint=b"", valid_until=evidence.valid_until)  # type: ignore[arg-type]
 
