@@ -243,9 +243,9 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("field", "offset", "code"),
         [
-            ("started_at", -600_001, "StatementBeforeJob"),
-            ("issued_at", -600_001, "StatementBeforeJob"),
-            ("issued_at", 600_001, "StatementFromFuture"),
+            ("started_at", -7_200_001, "StatementBeforeJob"),
+            ("issued_at", -7_200_001, "StatementBeforeJob"),
+            ("issued_at", 7_200_001, "StatementFromFuture"),
         ],
     )
     def test_a_statement_is_not_older_than_its_job_nor_from_the_future(
