@@ -367,7 +367,17 @@ def test_the_table_of_workers_is_for_people(
             "only --unverified takes it as given",
         ),
         (("http://127.0.0.1:1", "--policy", "/nowhere/policy.toml"), "/nowhere/policy.toml"),
-        (("http://127.0.0.1:1", "--unverified"), "measurement: ''"),
+        (("http://127.0.0.1:1", "--unverified"), "unverified: takes a --measurement"),
+        (
+            (
+                "http://127.0.0.1:1",
+                "--unverified",
+                "--measurement",
+                "ab" * 32,
+                "--allow-measurement",
+            ),
+            "and no --allow-measurement",
+        ),
         (("http://127.0.0.1:1/" + "x" * 120, "--unverified"), "139 bytes; the limit is 128"),
         (
             ("http://127.0.0.1:1", "--unverified", "--measurement", "ab" * 32, "--valid-for", "x"),
