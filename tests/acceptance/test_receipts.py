@@ -22,6 +22,7 @@ from orchestrator.chain.devnode import DevNode
 from orchestrator.chain.embedded import EmbeddedChain
 from orchestrator.chain.url import open_chain
 from orchestrator.encoding import to_ss58
+from orchestrator.evidence import load_policy
 from orchestrator.receipts import examine_receipt
 from orchestrator.simulator import Simulator
 from tests.unit.receipts.byte_changes import events_range, refusals
@@ -161,9 +162,13 @@ def test_a_receipt_of_the_node_verifies_from_the_wheel_without_a_network(
     assert "Network is unreachable" in alone("python", "-c", reach).stderr
     trusted = ("verify", on_node.path, "--trusted-block", on_node.block)
 
-    verified = alone("phala-jobs", *trusted, "--result", on_node.result, "--json")
-    shown = alone("phala-jobs", *trusted, "--policy", on_node.policy)
-    unknown = alone("phala-jobs", "verify", on_node.path)
+    mine = (*trusted, "--policy", on_node.policy)
+
+    verified = alone("phala-jobs", *mine, "--result", on_node.result, "--json")
+    shown = alone("phala-jobs", *mine)
+    theirs = alone("phala-jobs", *trusted, "--receipts-policy")
+    nobodys = alone("phala-jobs", *trusted)
+    unknown = alone("phala-jobs", "verify", on_node.path, "--policy", on_node.policy)
     other = alone("phala-jobs", "verify", on_node.path, "--trusted-block", "11" * 32)
 
     assert verified.returncode == 0, verified.stderr
@@ -175,8 +180,11 @@ def test_a_receipt_of_the_node_verifies_from_the_wheel_without_a_network(
     assert shown.returncode == 0, shown.stderr
     assert "simulated: proves no TEE; job 1: worker 1 signed this result" in shown.stderr
     assert "bound to what your policy allows" in shown.stderr
+    assert theirs.returncode == 0, theirs.stderr
+    assert nobodys.returncode == 3
+    assert "not everything could be checked: policy" in nobodys.stderr
     assert unknown.returncode == 3
-    assert "not checked: block" in unknown.stderr
+    assert "could be checked: block" in unknown.stderr
     assert other.returncode == 1
     assert "block: the header is of" in other.stderr
 
@@ -217,6 +225,7 @@ def test_a_receipt_of_an_older_block_is_still_made_once_the_worker_is_revoked(
         (tmp_path / "receipt.json").read_bytes(),
         cells=ContractCells(load_bundle()),
         trusted_block=block,
+        policy=load_policy(on_node.policy.read_bytes()),
     )
     assert not report.failed
     assert not report.missing
