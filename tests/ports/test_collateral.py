@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -31,6 +30,7 @@ from orchestrator.evidence.instants import parse_utc
 from orchestrator.evidence.intel_root import INTEL_ROOT
 from orchestrator.simulator import Simulator, create_simulator, load_simulator, store_recovery
 from orchestrator.testing.pccs import StandInPccs
+from tests.unit.evidence.real import fixtures_folder
 
 NOW = 1_800_000_000_000
 DAY = 86_400_000
@@ -600,16 +600,14 @@ REAL = {
 @pytest.fixture(params=REAL)
 def real(request: pytest.FixtureRequest) -> tuple[str, bytes, Collateral]:
     """A real quote and its collateral, which ended long ago."""
-    folder = os.environ.get("PHALA_JOBS_FIXTURES")
-    if folder is None:
-        pytest.skip("no real evidence: set PHALA_JOBS_FIXTURES to its folder")
+    folder = fixtures_folder()
     name = str(request.param)
     if name == "near-mpc":
-        quote = bytes(json.loads((Path(folder) / name / "quote.json").read_text()))
-        path = Path(folder) / name / "collateral.json"
+        quote = bytes(json.loads((folder / name / "quote.json").read_text()))
+        path = folder / name / "collateral.json"
     else:
-        quote = (Path(folder) / "dcap-qvl" / name).read_bytes()
-        path = Path(folder) / "dcap-qvl" / f"{name}_collateral.json"
+        quote = (folder / "dcap-qvl" / name).read_bytes()
+        path = folder / "dcap-qvl" / f"{name}_collateral.json"
     return name, quote, load_collateral_json(path.read_bytes())
 
 

@@ -1,12 +1,8 @@
 """Evidence that the production verifier accepts, to be changed by the tests of it."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-
-import pytest
 
 from orchestrator.attestation import CheckOutcome
 from orchestrator.crypto import EcdsaSigner, EncryptionKey
@@ -32,8 +28,8 @@ from orchestrator.evidence.intel_root import INTEL_ROOT
 from orchestrator.evidence.policy import Attributes
 from orchestrator.evidence.quote import TdxReport, parse_quote
 from orchestrator.simulator import Simulator
+from tests.unit.evidence.real import fixtures_folder
 
-FIXTURES = "PHALA_JOBS_FIXTURES"
 NOW = 1_790_000_000_000
 NEAR_NOW = 1_786_622_400_000
 GENESIS, CONTRACT, CHALLENGE = b"\1" * 32, b"\2" * 32, b"\3" * 32
@@ -148,10 +144,7 @@ def simulated_case(
 
 def near_case() -> Case:
     """A production TD's evidence; its report data binds other keys, in a layout of its own."""
-    folder = os.environ.get(FIXTURES)
-    if not folder:
-        pytest.skip(f"no real evidence: set {FIXTURES} to the folder of fixtures")
-    near = Path(folder) / "near-mpc"
+    near = fixtures_folder() / "near-mpc"
     quote = bytes(json.loads((near / "quote.json").read_text()))
     info = json.loads((near / "tcb_info.json").read_text())
     compose = info["app_compose"].encode()

@@ -14,29 +14,16 @@ from orchestrator.simulator import Simulator
 from orchestrator.testing.evidence import simulated_bundle, simulated_policy
 from orchestrator.testing.local_worker import LocalWorker
 from orchestrator.testing.owner_world import ADMIN, World
+from tests.unit.client.shelf import Shelf
 
 DAY = 86_400_000
 
 
-class NoBlobs:
+class NoBlobs(Shelf):
     """A store that has nothing and counts who asks."""
 
     def __init__(self) -> None:
-        self.asked = 0
-
-    def get(self, digest: bytes, *, max_bytes: int) -> bytes:
-        del max_bytes
-        self.asked += 1
-        raise BlobNotFoundError(f"no blob {digest.hex()}")
-
-    def put(self, data: bytes) -> bytes:
-        raise NotImplementedError
-
-    def has(self, digest: bytes) -> bool:
-        raise NotImplementedError
-
-    def delete(self, digest: bytes) -> None:
-        raise NotImplementedError
+        super().__init__(BlobNotFoundError("no such blob"))
 
 
 @dataclass

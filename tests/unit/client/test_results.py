@@ -36,29 +36,7 @@ from orchestrator.models import (
     Worker,
 )
 from orchestrator.testing.owner_world import ADMIN, MEASUREMENT, World
-
-
-class Shelf:
-    """A blob store that answers with what it was given, right or wrong."""
-
-    def __init__(self, answer: bytes | BlobError) -> None:
-        self.answer = answer
-        self.asked = 0
-
-    def get(self, digest: bytes, *, max_bytes: int) -> bytes:
-        self.asked += 1
-        if isinstance(self.answer, BlobError):
-            raise self.answer
-        return self.answer
-
-    def put(self, data: bytes) -> bytes:
-        raise NotImplementedError
-
-    def has(self, digest: bytes) -> bool:
-        raise NotImplementedError
-
-    def delete(self, digest: bytes) -> None:
-        raise NotImplementedError
+from tests.unit.client.shelf import Shelf
 
 
 @pytest.fixture

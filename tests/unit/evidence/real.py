@@ -34,18 +34,18 @@ class Near:
 
 def real_quote(name: str) -> bytes:
     if name == "near":
-        return bytes(json.loads((_folder() / "near-mpc/quote.json").read_text()))
-    return (_folder() / "dcap-qvl" / name).read_bytes()
+        return bytes(json.loads((fixtures_folder() / "near-mpc/quote.json").read_text()))
+    return (fixtures_folder() / "dcap-qvl" / name).read_bytes()
 
 
 def real_collateral(name: str) -> Collateral:
     path = "near-mpc/collateral.json" if name == "near" else f"dcap-qvl/{name}_collateral.json"
-    return load_collateral_json((_folder() / path).read_bytes())
+    return load_collateral_json((fixtures_folder() / path).read_bytes())
 
 
 def near() -> Near:
     """Read the rest of near/mpc's evidence; the layout is `0x0001 ‖ sha3-384(both keys) ‖ 0`."""
-    folder = _folder() / "near-mpc"
+    folder = fixtures_folder() / "near-mpc"
     info = json.loads((folder / "tcb_info.json").read_text())
     keys = b"".join(
         _near_key((folder / f"near_{kind}_public_key.pub").read_text())
@@ -67,7 +67,8 @@ def _near_key(text: str) -> bytes:
     return number.to_bytes(32, "big")
 
 
-def _folder() -> Path:
+def fixtures_folder() -> Path:
+    """Return the folder of real evidence; without one the test is skipped."""
     folder = os.environ.get(VARIABLE)
     if not folder:
         pytest.skip(f"no real evidence: set {VARIABLE} to the folder of fixtures")
